@@ -1,0 +1,1 @@
+"""MQTT: one port, the real adapter, the in-memory twin."""

@@ -1,0 +1,1 @@
+"""Configuration: frozen sections, loaded with all errors at once."""

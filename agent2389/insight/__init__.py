@@ -1,0 +1,1 @@
+"""Read models and commands shared by every front door."""

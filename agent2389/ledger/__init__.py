@@ -1,0 +1,1 @@
+"""The record of work: one port, Postgres, the in-memory twin."""

@@ -1,0 +1,1 @@
+"""Language models: one port, wire adapters, the keyless rehearsal model."""

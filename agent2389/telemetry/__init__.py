@@ -1,0 +1,1 @@
+"""Logs, metrics and trace names: what a process tells about itself."""

@@ -1,0 +1,1 @@
+"""Level-triggered chores and intake that any process takes when due."""

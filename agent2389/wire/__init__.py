@@ -1,0 +1,1 @@
+"""Topics, envelopes, receipts and statuses: pure, no I/O."""
