@@ -1,0 +1,206 @@
+"""What the rest of the house may ask of the ledger."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from agent2389.ledger.records import (
+    AgentRecord,
+    AgentRow,
+    Beat,
+    BeatReply,
+    Blob,
+    BoardMessage,
+    Change,
+    Claim,
+    Delivery,
+    Effects,
+    Failure,
+    Fence,
+    FileRef,
+    Finish,
+    JobDetail,
+    JobRow,
+    NewJob,
+    PoolRow,
+    Rejection,
+    Submitted,
+    Wake,
+    Written,
+)
+from agent2389.ledger.states import JobState
+
+
+class Ledger(Protocol):
+    """The record of work.
+
+    Every method is one transaction on the ledger's clock. All raise ``Unreachable``
+    when the database does not answer and ``NotAllowed`` when the login lacks the right.
+    The tenant is that of the login.
+    """
+
+    @property
+    def tenant(self) -> str:
+        """The tenant of this login."""
+        ...
+
+    async def check(self) -> None:
+        """One round trip; raises ``Unreachable``."""
+        ...
+
+    async def mesh_id(self) -> str:
+        """The identity of this ledger, made once at its first migration."""
+        ...
+
+    # producers -------------------------------------------------------------------
+
+    async def submit(self, job: NewJob) -> Submitted:
+        """T1-T3. A receipt delivery is among the effects unless ``source`` is ``http``;
+        a duplicate younger than 2 s yields none (QoS 1 repeats).
+        """
+        ...
+
+    async def reject(
+        self, rejection: Rejection, job_id: str | None, reply: Delivery | None
+    ) -> bool:
+        """T4. Keeps the evidence; ``True`` when this is the first within 10 s, so a receipt is due."""
+        ...
+
+    async def cancel(self, job_id: str, actor: str) -> Written:
+        """T18/T19 for every open task. Raises ``NotFound``; an ended job answers ``already``."""
+        ...
+
+    # agents ----------------------------------------------------------------------
+
+    async def register(self, agent: AgentRecord) -> None:
+        """Enter or refresh this incarnation. Raises ``Conflict`` when a singleton already lives."""
+        ...
+
+    async def beat(self, beat: Beat) -> BeatReply:
+        """Extend leases, report, learn what to do. ``known`` false: register again."""
+        ...
+
+    async def stopped(self, incarnation: str) -> bool:
+        """The process ends; ``True`` when no other incarnation of its agent id is running."""
+        ...
+
+    async def claim(self, task_id: str, incarnation: str) -> Claim | None:
+        """T5-T7 for one task; ``None`` when somebody else has it or it is not claimable."""
+        ...
+
+    async def claim_batch(self, incarnation: str, limit: int) -> Sequence[Claim]:
+        """T5-T7 for up to ``limit`` tasks of the agent's pools, by priority, then age."""
+        ...
+
+    async def checkpoint(self, fence: Fence, manifest: dict[str, FileRef]) -> Written:
+        """Keep the workspace as it is now, for whoever resumes."""
+        ...
+
+    async def finish(self, fence: Fence, finish: Finish) -> Written:
+        """T15: result, hand-off, deliveries and job end in one transaction. Repeats answer ``already``."""
+        ...
+
+    async def fail(self, fence: Fence, failure: Failure) -> Written:
+        """T12-T14: queue again with full-jitter back-off (2 s … 300 s), else dead."""
+        ...
+
+    async def release(self, fence: Fence, reason: str) -> Written:
+        """T9: give back at once; the attempt is not burnt."""
+        ...
+
+    async def stop_task(self, fence: Fence, partial: str) -> Written:
+        """T29: the owner stopped after the beat said cancel, expire or escalate."""
+        ...
+
+    # upkeep ----------------------------------------------------------------------
+
+    async def take_chore(self, chore: str, interval_seconds: float) -> bool:
+        """Whether this caller runs ``chore`` now (its last run is older than the interval)."""
+        ...
+
+    async def reap(self) -> Effects:
+        """T8, T11, T18-T20, T30: leases over, deadlines passed, nobody to do it; all tenants."""
+        ...
+
+    async def ring_due(self) -> Sequence[Wake]:
+        """Wakes of retries and ``not_before`` jobs that became due since the last call."""
+        ...
+
+    async def refresh_board(self) -> None:
+        """Bring the ``open`` and ``claim`` rows of the board in line with the tasks (top 100 a pool)."""
+        ...
+
+    async def lease_board(self, limit: int) -> Sequence[BoardMessage]:
+        """Take retained topics whose last version is not sent yet, for 10 s."""
+        ...
+
+    async def board_sent(self, sent: Sequence[BoardMessage]) -> None:
+        """Mark as sent what this caller still holds and what did not change meanwhile."""
+        ...
+
+    async def board_reset(self) -> None:
+        """The broker lost its retained messages: send every row again."""
+        ...
+
+    async def take_outbox(self, limit: int) -> Sequence[Delivery]:
+        """Deliveries older than 2 s that nobody sent (leased for 10 s)."""
+        ...
+
+    async def outbox_sent(self, ids: Sequence[int]) -> None:
+        """Forget deliveries that were sent."""
+        ...
+
+    async def retire(self) -> Sequence[AgentRow]:
+        """Retention: clear results after an hour, drop rejects and agents gone for a day;
+        returns stopped and lost incarnations whose presence topic must be cleared.
+        """
+        ...
+
+    # blobs -----------------------------------------------------------------------
+
+    async def put_blob(self, content: bytes, media_type: str) -> str:
+        """Store up to 32 MiB and return the SHA-256; storing twice is harmless."""
+        ...
+
+    async def get_blob(self, sha256: str) -> Blob:
+        """Raises ``NotFound``."""
+        ...
+
+    async def missing_blobs(self, hashes: Sequence[str]) -> Sequence[str]:
+        """Which of the hashes are not stored."""
+        ...
+
+    # reads -----------------------------------------------------------------------
+
+    async def jobs(
+        self, *, state: JobState | None = None, limit: int = 50, before: str | None = None
+    ) -> Sequence[JobRow]:
+        """Newest first; ``before`` is the job id after which to go on (keyset)."""
+        ...
+
+    async def find_jobs(self, prefix: str, limit: int = 3) -> Sequence[str]:
+        """Job ids that start with ``prefix``; ``@last`` is the newest."""
+        ...
+
+    async def job(self, job_id: str) -> JobDetail:
+        """Raises ``NotFound``."""
+        ...
+
+    async def changes(self, job_id: str, after: int = 0) -> Sequence[tuple[int, Change]]:
+        """Events of a job with their numbers, in order."""
+        ...
+
+    async def agents(self) -> Sequence[AgentRow]:
+        """Incarnations seen within the last day, running ones first."""
+        ...
+
+    async def pools(self) -> Sequence[PoolRow]:
+        """Counts of every pool that has agents or open tasks."""
+        ...
+
+    async def job_counts(self) -> dict[JobState, int]:
+        """Jobs by state (ended ones of the last day)."""
+        ...
+
+    async def close(self) -> None:
+        """Give back all connections."""
+        ...

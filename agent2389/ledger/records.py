@@ -1,0 +1,442 @@
+"""What goes into the ledger and comes out of it: frozen records without behaviour."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from agent2389.ledger.states import AgentState, JobState, TaskState
+
+Json = Any
+"""Any JSON value; the ledger keeps it as it is."""
+
+
+class FileRef(msgspec.Struct, frozen=True):
+    """A file by content: ``size`` in bytes; ``preview`` at most 4 KiB of text."""
+
+    sha256: str
+    size: int
+    media_type: str
+    name: str
+    preview: str | None = None
+
+
+class Budget(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Limits of a job; ``None`` means no limit of that kind."""
+
+    cost_usd: float | None = None
+    tokens: int | None = None
+    tool_calls: int | None = None
+    seconds: float | None = None
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What was consumed; ``cost_usd`` is ``None`` as soon as one call has no known price."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    model_calls: int = 0
+    tool_calls: int = 0
+    cost_usd: float | None = 0.0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        known = self.cost_usd is not None and other.cost_usd is not None
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.model_calls + other.model_calls,
+            self.tool_calls + other.tool_calls,
+            (self.cost_usd or 0.0) + (other.cost_usd or 0.0) if known else None,
+        )
+
+
+class NewJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A checked submission. Exactly one of ``capability`` and ``agent`` is set.
+
+    ``submission`` is the document as received (hash already taken, file contents
+    replaced by references). ``recent_seconds`` > 0 reuses a job of the same content
+    accepted within that window (bare topics). ``wire_task_id`` marks protocol input.
+    """
+
+    job_id: str
+    content_hash: str
+    instruction: str | None
+    input: Json = None
+    capability: str | None = None
+    agent: str | None = None
+    priority: int = 5
+    not_before: datetime | None = None
+    deadline: datetime | None = None
+    budget: Budget = Budget()
+    max_hops: int = 16
+    submission: dict[str, Json]
+    next: Json = None
+    files: tuple[FileRef, ...] = ()
+    source: str = "mqtt"
+    conversation_id: str | None = None
+    wire_task_id: str | None = None
+    reply_to: str | None = None
+    correlation: str | None = None
+    traceparent: str | None = None
+    recent_seconds: float = 0.0
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """One outbox row: a non-retained message the committing process sends right after the commit.
+
+    ``kind`` is ``receipt`` | ``conversation``; ``topic`` is set only where the topic
+    is data (a reply topic); ``body`` is the JSON payload as it goes out.
+    """
+
+    id: int
+    tenant: str
+    kind: str
+    job_id: str | None
+    agent_id: str | None = None
+    conversation_id: str | None = None
+    topic: str | None = None
+    correlation: str | None = None
+    body: str
+
+
+class Wake(msgspec.Struct, frozen=True):
+    """A doorbell to ring after the commit; ``pool`` is a capability or ``agent.{id}``."""
+
+    tenant: str
+    pool: str
+    task_id: str
+    job_id: str
+    epoch: int
+    priority: int
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One event for ``events/{job_id}``; ``type`` is like ``task.completed`` or ``job.failed``."""
+
+    tenant: str
+    job_id: str
+    task_id: str | None = None
+    type: str
+    at: datetime
+    agent_id: str | None = None
+    data: dict[str, Json] = {}
+
+
+class Effects(msgspec.Struct, frozen=True):
+    """What the committing process does after a commit: send, ring, tell."""
+
+    deliveries: tuple[Delivery, ...] = ()
+    wakes: tuple[Wake, ...] = ()
+    changes: tuple[Change, ...] = ()
+
+
+class Submitted(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to a submission; ``verdict`` is ``accepted`` | ``duplicate`` | ``conflict``.
+
+    ``age_seconds`` of a duplicate is the time since acceptance on the ledger's clock.
+    """
+
+    job_id: str
+    verdict: str
+    state: JobState
+    note: str | None = None
+    age_seconds: float = 0.0
+    effects: Effects = Effects()
+
+
+class Rejection(msgspec.Struct, frozen=True, kw_only=True):
+    """Evidence of a refused message: at most 256 redacted bytes of it."""
+
+    topic: str
+    payload_sha256: str
+    size: int
+    code: str
+    excerpt: str = ""
+
+
+class Fence(msgspec.Struct, frozen=True):
+    """What every write of an owner presents; ``token`` is the secret and is never logged."""
+
+    task_id: str
+    epoch: int
+    token: str
+
+    def __repr__(self) -> str:
+        return f"Fence(task_id={self.task_id!r}, epoch={self.epoch}, token='…')"
+
+
+class RouteStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One finished (or running) hop as people see it."""
+
+    task_id: str
+    hop: int
+    capability: str
+    agent_id: str | None
+    reason: str | None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class StepSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What an earlier hop did, for the next model and the router; ``text`` ≤ 2,000 characters."""
+
+    hop: int
+    capability: str
+    agent_id: str
+    text: str
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A task won: everything an agent needs to do it, and the fence."""
+
+    fence: Fence
+    tenant: str
+    job_id: str
+    capability: str
+    bound_agent: str | None
+    hop: int
+    max_hops: int
+    attempt: int
+    crashes: int
+    priority: int
+    instruction: str | None
+    input: Json
+    next: Json
+    submission: dict[str, Json]
+    manifest: dict[str, FileRef]
+    history: tuple[StepSummary, ...]
+    budget: Budget
+    used: Usage
+    lease_seconds: float
+    queued_at: datetime
+    deadline: datetime | None
+    conversation_id: str | None
+    wire_task_id: str | None
+    traceparent: str | None
+    source: str
+
+
+class NextTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A hand-off: one child task. Exactly one of ``capability`` and ``agent`` is set."""
+
+    slot: int = 0
+    capability: str | None = None
+    agent: str | None = None
+    instruction: str | None = None
+    input: Json = None
+    next: Json = None
+    reason: str | None = None
+
+
+class RouteDecision(msgspec.Struct, frozen=True, kw_only=True):
+    """Why the work goes on as it does; kept with the result for ``trace`` and ``explain``."""
+
+    strategy: str
+    outcome: str
+    reason: str
+    chosen: str | None = None
+    candidates: tuple[dict[str, Json], ...] = ()
+    rejected: tuple[dict[str, Json], ...] = ()
+    model: str | None = None
+    fallback: str | None = None
+    seconds: float = 0.0
+
+
+class TaskResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The result shape of the wire: text, optional data, files by reference."""
+
+    text: str
+    data: Json = None
+    files: tuple[FileRef, ...] = ()
+
+
+class Finish(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished task: its result and, in the same transaction, what follows from it.
+
+    Without ``next`` the job ends when no other task is open; ``escalate`` asks a person.
+    """
+
+    result: TaskResult
+    usage: Usage
+    decision: RouteDecision
+    next: tuple[NextTask, ...] = ()
+    manifest: dict[str, FileRef] = {}
+    rehearsal: bool = False
+    escalate: bool = False
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """A failed attempt; ``code`` is a protocol code, ``message`` ≤ 500 characters, no secrets."""
+
+    code: str
+    message: str
+    retryable: bool
+    usage: Usage = Usage()
+    partial: str = ""
+    retry_after: float | None = None
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to a fenced write: ``ok`` | ``already`` (the same write came before) | ``fenced``.
+
+    ``task_state`` and ``job_state`` are those after the write (or now, when fenced).
+    """
+
+    verdict: str
+    task_state: TaskState | None = None
+    job_state: JobState | None = None
+    effects: Effects = Effects()
+
+
+class AgentRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One incarnation as it registers itself."""
+
+    agent_id: str
+    incarnation: str
+    capabilities: tuple[str, ...]
+    description: str = ""
+    slots: int = 4
+    role: str = "agent"
+    singleton: bool = False
+    version: str = ""
+    config_sha256: str = ""
+    interval_s: float = 10.0
+    metadata: dict[str, Json] = {}
+
+
+class Beat(msgspec.Struct, frozen=True, kw_only=True):
+    """The ten-second beat of one incarnation; ``held`` are the tasks whose leases it extends."""
+
+    incarnation: str
+    state: AgentState
+    free_slots: int
+    held: tuple[Fence, ...] = ()
+    known_peers: str = ""
+
+
+class BeatReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What the ledger tells back.
+
+    ``tasks`` maps task id → ``ok`` | ``cancel`` | ``expire`` | ``escalate`` | ``lost``.
+    ``peers`` (pool → incarnations with a free slot, at most 256) is ``None`` when its
+    digest equals ``known_peers``. ``due`` names chores that are late, ``next_due_seconds``
+    the earliest retry or ``not_before`` of an own pool.
+    """
+
+    tasks: dict[str, str]
+    desired_state: AgentState | None
+    known: bool
+    peers_digest: str
+    peers: dict[str, tuple[str, ...]] | None
+    backlog: bool
+    due: tuple[str, ...]
+    ops_alive: bool
+    next_due_seconds: float | None
+
+
+class BoardMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """One retained topic to write: ``key`` are the ids of its topic, ``payload`` ``None`` clears it.
+
+    ``kind``: ``open`` (pool, task, epoch) · ``claim`` (task, epoch) · ``result`` (job).
+    """
+
+    tenant: str
+    kind: str
+    key: tuple[str, ...]
+    payload: str | None
+    version: int
+    lease: str
+
+
+class JobRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A job in a list."""
+
+    job_id: str
+    state: JobState
+    capability: str
+    agent: str | None
+    instruction: str | None
+    priority: int
+    source: str
+    created_at: datetime
+    finished_at: datetime | None
+    open_tasks: int
+    hops: int
+    usage: Usage
+    note: str | None = None
+
+
+class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One hop of a job as ``trace`` and the API show it; times are UTC."""
+
+    task_id: str
+    hop: int
+    capability: str
+    bound_agent: str | None
+    state: TaskState
+    priority: int
+    attempt: int
+    crashes: int
+    epoch: int
+    agent_id: str | None
+    reason: str | None
+    queued_at: datetime
+    run_after: datetime
+    claimed_at: datetime | None
+    finished_at: datetime | None
+    result: TaskResult | None
+    error: dict[str, str] | None
+    usage: Usage
+    decision: RouteDecision | None
+
+
+class JobDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """A job with its hops; ``final`` is the stored terminal payload, byte for byte."""
+
+    job: JobRow
+    submission: dict[str, Json]
+    deadline: datetime | None
+    budget: Budget
+    conversation_id: str | None
+    tasks: tuple[TaskRow, ...]
+    changes: tuple[Change, ...]
+    final: str | None
+
+
+class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One incarnation as the fleet shows it; ``state`` is ``lost`` after 30 s without a beat."""
+
+    agent_id: str
+    incarnation: str
+    role: str
+    state: AgentState
+    capabilities: tuple[str, ...]
+    description: str
+    slots: int
+    free_slots: int
+    version: str
+    config_sha256: str
+    started_at: datetime
+    last_beat: datetime
+    tasks_running: int
+    tasks_total: int
+    metadata: dict[str, Json] = {}
+
+
+class PoolRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of one pool; ``oldest_seconds`` is the age of its oldest claimable task."""
+
+    pool: str
+    queued: int
+    running: int
+    agents: int
+    free_slots: int
+    oldest_seconds: float
+
+
+class Blob(msgspec.Struct, frozen=True):
+    """A content-addressed value."""
+
+    sha256: str
+    media_type: str
+    content: bytes
