@@ -56,9 +56,7 @@ class ConfigurationError(Agent2389Error):
 
     exit_code = 3
 
-    def __init__(
-        self, message: str, *, problems: Sequence[str] = (), hint: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, problems: Sequence[str] = (), hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.problems = tuple(problems)
 

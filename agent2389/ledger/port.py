@@ -59,9 +59,7 @@ class Ledger(Protocol):
         """
         ...
 
-    async def reject(
-        self, rejection: Rejection, job_id: str | None, reply: Delivery | None
-    ) -> bool:
+    async def reject(self, rejection: Rejection, job_id: str | None, reply: Delivery | None) -> bool:
         """T4. Keeps the evidence; ``True`` when this is the first within 10 s, so a receipt is due."""
         ...
 

@@ -43,9 +43,7 @@ def derived_uuid(*parts: str) -> str:
     FR-007 wants every ``task_id`` on the wire to be a UUID v4, while repeats must
     collide; the nibble satisfies the first, the hash the second.
     """
-    digest = hashlib.sha1(
-        _NAMESPACE.bytes + "\x1f".join(parts).encode(), usedforsecurity=False
-    ).digest()
+    digest = hashlib.sha1(_NAMESPACE.bytes + "\x1f".join(parts).encode(), usedforsecurity=False).digest()
     return str(uuid.UUID(bytes=digest[:16], version=4))
 
 
