@@ -1,0 +1,196 @@
+"""The frozen sections of an agent's file, as the rest of the house reads them."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+Provider = Literal["openai", "anthropic", "google", "rehearsal"]
+RoutingStrategy = Literal["none", "fixed", "rules", "llm", "gatekeeper", "hybrid"]
+
+
+class Section(BaseModel):
+    """A frozen section; unknown keys are reported by the loader with line and suggestion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ResourceLimits(Section):
+    """``[agent.resource_limits]``: tokens of one task, seconds of one task."""
+
+    max_tokens: int | None = Field(default=None, gt=0)
+    max_execution_time: float | None = Field(default=None, gt=0)
+
+
+class AgentSection(Section):
+    """``[agent]``: who this process is."""
+
+    id: str
+    description: str = ""
+    capabilities: tuple[str, ...] = ("general",)
+    tenant: str = "default"
+    slots: int = Field(default=4, ge=1, le=1000)
+    singleton: bool = False
+    profiles: Path | None = None
+    resource_limits: ResourceLimits = ResourceLimits()
+
+
+class MqttSection(Section):
+    """``[mqtt]``: the broker."""
+
+    broker_url: str = "mqtt://127.0.0.1:1883"
+    username: str | None = None
+    password: SecretStr | None = None
+    heartbeat_interval_secs: int = Field(default=900, ge=1)
+    ca_file: Path | None = None
+    client_cert: Path | None = None
+    insecure_ok: bool = False
+
+
+class LedgerSection(Section):
+    """``[ledger]``: the record of work; ``listen_url`` is the direct DSN beside a pooled one."""
+
+    database_url: SecretStr | None = None
+    listen_url: SecretStr | None = None
+
+
+class Endpoint(Section):
+    """``[llm.endpoints.NAME]``: an endpoint that jobs may name."""
+
+    provider: Provider
+    model: str
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+
+
+class LlmSection(Section):
+    """``[llm]``: the model this agent thinks with; times in seconds."""
+
+    provider: Provider = "openai"
+    model: str = "gpt-4o-mini"
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    api_key_name: str | None = None
+    system_prompt: str = ""
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    max_tokens: int | None = Field(default=None, gt=0)
+    timeout: float = Field(default=180, gt=0)
+    max_retries: int = Field(default=3, ge=0, le=20)
+    fallback: tuple[str, ...] = ()
+    endpoints: dict[str, Endpoint] = {}
+    price_per_million_input_usd: float | None = Field(default=None, ge=0)
+    price_per_million_output_usd: float | None = Field(default=None, ge=0)
+
+
+class ToolEntry(Section):
+    """One entry of ``[tools]``: a required tool under the name the model sees."""
+
+    name: str
+    impl: str = "builtin"
+    config: dict[str, Any] = {}
+    api_key: SecretStr | None = None
+
+
+class BudgetSection(Section):
+    """``[budget]``: limits of one task and of the agent's day and month."""
+
+    max_cost_per_task: float | None = Field(default=None, ge=0)
+    max_tool_calls: int = Field(default=50, ge=0)
+    max_iterations: int = Field(default=10, ge=1)
+    max_tokens: int | None = Field(default=None, gt=0)
+    max_seconds: float | None = Field(default=None, gt=0)
+    daily_usd: float | None = Field(default=None, ge=0)
+    monthly_usd: float | None = Field(default=None, ge=0)
+
+
+class RoutingModel(Section):
+    """``[routing.llm]``: the model of the routing step; absent keys are those of ``[llm]``."""
+
+    provider: Provider | None = None
+    model: str | None = None
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    temperature: float | None = Field(default=0.1, ge=0, le=2)
+
+
+class Gatekeeper(Section):
+    """``[routing.gatekeeper]``: an HTTP service that decides."""
+
+    url: str
+    timeout_ms: int = Field(default=5000, gt=0)
+    retry_attempts: int = Field(default=3, ge=0)
+
+
+class Rule(Section):
+    """One rule: when ``path`` (JSONPath over the situation) matches, go to ``capability`` or end.
+
+    ``equals`` compares the first match; without it any match counts. Higher priority first.
+    """
+
+    path: str
+    equals: Any = None
+    to: str | None = None
+    agent: str | None = None
+    done: bool = False
+    priority: int = 0
+    reason: str = ""
+
+
+class RoutingSection(Section):
+    """``[routing]``: who decides where finished work goes."""
+
+    strategy: RoutingStrategy = "none"
+    max_iterations: int = Field(default=10, ge=1, le=64)
+    policy: Path | None = None
+    llm: RoutingModel = RoutingModel()
+    gatekeeper: Gatekeeper | None = None
+    rules: tuple[Rule, ...] = ()
+
+
+class LifecycleSection(Section):
+    """``[lifecycle]``."""
+
+    drain_timeout_secs: float = Field(default=30, ge=0)
+
+
+class HealthSection(Section):
+    """``[health]``: this process' own HTTP server."""
+
+    port: int | None = Field(default=None, ge=0, le=65535)
+    bind: str = "127.0.0.1"
+    token: SecretStr | None = None
+
+
+class LoggingSection(Section):
+    """``[logging]``."""
+
+    level: str = "info"
+    format: Literal["json", "pretty", "auto"] = "auto"
+
+
+class NetworkSection(Section):
+    """``[network]``: an HTTP or SOCKS proxy that every outbound client honours."""
+
+    proxy: str | None = None
+
+
+class AgentConfiguration(Section):
+    """A whole file, secrets resolved. ``sha256`` is that of the file's text."""
+
+    agent: AgentSection
+    mqtt: MqttSection = MqttSection()
+    ledger: LedgerSection = LedgerSection()
+    llm: LlmSection = LlmSection()
+    tools: tuple[ToolEntry, ...] = ()
+    toolkits: tuple[str, ...] = ()
+    toolkit_config: dict[str, dict[str, Any]] = {}
+    budget: BudgetSection = BudgetSection()
+    routing: RoutingSection = RoutingSection()
+    lifecycle: LifecycleSection = LifecycleSection()
+    health: HealthSection = HealthSection()
+    logging: LoggingSection = LoggingSection()
+    network: NetworkSection = NetworkSection()
+    environment: Literal["development", "production"] = "development"
+    workspace_root: Path | None = None
+    sha256: str = ""
+    path: Path | None = None

@@ -1,0 +1,80 @@
+"""What a toolkit is and what the agent's loop may ask of it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+
+class Effect(StrEnum):
+    """What repeating a call may do (``ledger.md``, Effects)."""
+
+    PURE = "pure"
+    IDEMPOTENT = "idempotent"
+    KEYED = "keyed"
+    UNSAFE = "unsafe"
+
+
+class TaskScope(msgspec.Struct, frozen=True, kw_only=True):
+    """The task on whose behalf a tool runs; ``workspace`` is its private scratch directory."""
+
+    job_id: str
+    task_id: str
+    tenant: str
+    workspace: Path
+    idempotency_key: str = ""
+
+
+class ToolOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """What goes back to the model. ``failed`` outputs are data too: the model may try otherwise."""
+
+    text: str
+    data: Any = None
+    failed: bool = False
+    changed_files: bool = False
+
+
+Call = Callable[[Mapping[str, Any], TaskScope], Awaitable[ToolOutput]]
+
+
+class Tool(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing an agent may do.
+
+    ``parameters`` is a JSON Schema object against which arguments are checked before
+    ``call``; ``timeout`` in seconds; ``output_cap`` in characters.
+    """
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    call: Call
+    effect: Effect = Effect.PURE
+    timeout: float = 60.0
+    output_cap: int = 20_000
+
+
+class Toolkit(Protocol):
+    """A coherent bundle of tools."""
+
+    @property
+    def name(self) -> str:
+        """The toolkit's name in configuration files."""
+        ...
+
+    def missing(self) -> str | None:
+        """Why the toolkit cannot work here (a variable, an extra, a program), or ``None``."""
+        ...
+
+    async def open(self) -> None:
+        """Initialise once; raises ``ToolFailed`` or ``ConfigurationError``."""
+        ...
+
+    def tools(self) -> tuple[Tool, ...]:
+        """The tools, after ``open``."""
+        ...
+
+    async def close(self) -> None:
+        """Give back what ``open`` took."""
+        ...
