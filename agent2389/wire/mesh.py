@@ -1,0 +1,61 @@
+"""Messages of the mesh topics other than submissions and receipts."""
+
+from typing import Any
+
+import msgspec
+
+
+class Wake(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The doorbell: a task waits (``job_id``, ``priority``) or was ``taken``."""
+
+    task_id: str
+    epoch: int
+    job_id: str | None = None
+    priority: int | None = None
+    taken: bool = False
+
+
+class Presence(msgspec.Struct, frozen=True, kw_only=True):
+    """Retained presence of one process, every 10 s."""
+
+    agent_id: str
+    incarnation: str
+    state: str
+    capabilities: tuple[str, ...]
+    slots: int
+    free_slots: int
+    version: str
+    timestamp: str
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One change on ``events/{job_id}``."""
+
+    job_id: str
+    type: str
+    at: str
+    data: dict[str, Any]
+    task_id: str | None = None
+    agent_id: str | None = None
+
+
+class Mesh(msgspec.Struct, frozen=True):
+    """Retained identity of the tenant's ledger."""
+
+    mesh_id: str
+    version: str
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """JSON bytes of any message struct of this room."""
+    return msgspec.json.encode(message)
+
+
+def decode_wake(payload: bytes) -> Wake | None:
+    """Read a doorbell; anything else is ``None`` (a doorbell is a hint, never an error)."""
+    if len(payload) > 1024:
+        return None
+    try:
+        return msgspec.json.decode(payload, type=Wake)
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
+        return None
