@@ -1,0 +1,74 @@
+"""Chores that any process takes when they are due: no leader, no process-wide lock."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+
+import structlog
+
+from agent2389.broker.port import Message
+from agent2389.errors import Unreachable
+from agent2389.ledger.port import Ledger
+from agent2389.upkeep.dispatch import Dispatcher
+from agent2389.wire.topics import MeshTopics
+
+INTERVALS: dict[str, float] = {
+    "ring": 1.0,
+    "leftovers": 2.0,
+    "reap": 5.0,
+    "board": 5.0,
+    "retention": 60.0,
+}
+"""Seconds between two runs of a chore anywhere in the mesh."""
+
+log = structlog.get_logger(__name__)
+
+
+class Chores:
+    """Runs chores on own timers (ops) or when the beat says they are late (agents)."""
+
+    def __init__(self, ledger: Ledger, dispatcher: Dispatcher) -> None:
+        self._ledger = ledger
+        self._dispatcher = dispatcher
+        self._work: dict[str, Callable[[], Awaitable[None]]] = {
+            "ring": self._ring,
+            "leftovers": dispatcher.send_leftovers,
+            "reap": self._reap,
+            "board": dispatcher.flush,
+            "retention": self._retention,
+        }
+
+    async def run(self) -> None:
+        """All chores on their intervals, for ever; a ledger that is away is asked again."""
+        async with asyncio.TaskGroup() as group:
+            for name, interval in INTERVALS.items():
+                group.create_task(self._repeat(name, interval), name=f"chore-{name}")
+
+    async def run_due(self, names: Iterable[str]) -> None:
+        """Run those of ``names`` that nobody took meanwhile."""
+        for name in names:
+            if name in self._work:
+                await self._run_once(name, INTERVALS[name])
+
+    async def _repeat(self, name: str, interval: float) -> None:
+        while True:
+            await self._run_once(name, interval * 0.9)
+            await asyncio.sleep(interval)
+
+    async def _run_once(self, name: str, interval: float) -> None:
+        try:
+            if await self._ledger.take_chore(name, interval):
+                await self._work[name]()
+        except Unreachable as error:
+            log.warning("chore waits for the ledger", chore=name, reason=str(error))
+
+    async def _ring(self) -> None:
+        for wake in await self._ledger.ring_due():
+            await self._dispatcher.ring(wake)
+
+    async def _reap(self) -> None:
+        await self._dispatcher.perform(await self._ledger.reap())
+
+    async def _retention(self) -> None:
+        for gone in await self._ledger.retire():
+            topic = MeshTopics(self._ledger.tenant).presence(gone.agent_id, gone.incarnation)
+            await self._dispatcher.publish(Message(topic, b"", retain=True))

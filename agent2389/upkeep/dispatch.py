@@ -1,0 +1,140 @@
+"""Sending what a commit produced: doorbells at once, receipts and answers after them, the board soon."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Sequence
+
+import structlog
+
+from agent2389.broker.port import Connection, Message, Properties, PublishRefused
+from agent2389.errors import Unreachable
+from agent2389.ledger.port import Ledger
+from agent2389.ledger.records import BoardMessage, Change, Delivery, Effects
+from agent2389.ledger.records import Wake as Doorbell
+from agent2389.wire.mesh import Event, Wake, encode
+from agent2389.wire.status import timestamp
+from agent2389.wire.topics import MeshTopics, conversation
+
+SETTLE_SECONDS = 0.25
+"""States shorter than this never reach the wire, and events of a job go out together."""
+BOARD_BATCH = 200
+
+log = structlog.get_logger(__name__)
+
+
+class Dispatcher:
+    """Publishes for one process. A broker that is away loses nothing: deliveries and board rows
+    stay in the ledger and whoever is connected next sends them.
+    """
+
+    def __init__(self, ledger: Ledger, connection: Connection, *, events: bool = True) -> None:
+        self._ledger = ledger
+        self._connection = connection
+        self._events = events
+        self._pending: list[Change] = []
+        self._touched = asyncio.Event()
+
+    async def perform(self, effects: Effects) -> None:
+        """Do everything a commit asks for. Never raises because the broker is away."""
+        for wake in effects.wakes:
+            await self.ring(wake)
+        await self.deliver(effects.deliveries)
+        if self._events:
+            self._pending.extend(effects.changes)
+        self._touched.set()
+
+    async def ring(self, wake: Doorbell) -> None:
+        """Ring a pool's doorbell; lost rings are made good by polling."""
+        message = Wake(wake.task_id, wake.epoch, wake.job_id, wake.priority)
+        topic = MeshTopics(wake.tenant).wake(wake.pool)
+        await self._try(Message(topic, encode(message), qos=0))
+
+    async def ring_taken(self, tenant: str, pool: str, task_id: str, epoch: int) -> None:
+        """Tell the pool that a task is claimed, so that others drop it."""
+        message = Wake(task_id, epoch, taken=True)
+        await self._try(Message(MeshTopics(tenant).wake(pool), encode(message), qos=0))
+
+    async def deliver(self, deliveries: Iterable[Delivery]) -> None:
+        """Send outbox rows and forget those that went out."""
+        sent = [row.id for row in deliveries if await self._try(_message_of(row))]
+        if sent:
+            await self._ledger.outbox_sent(sent)
+
+    async def publish(self, message: Message) -> bool:
+        """Publish something that may be lost; ``False`` when it was."""
+        return await self._try(message)
+
+    async def run(self) -> None:
+        """Flush board and events 250 ms after each commit, for ever."""
+        while True:
+            await self._touched.wait()
+            await asyncio.sleep(SETTLE_SECONDS)
+            self._touched.clear()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Send pending events and every board row whose last version is unsent."""
+        changes, self._pending = self._pending, []
+        for change in changes:
+            await self._try(_event_of(change))
+        if not self._connection.state.connected:
+            return
+        with contextlib.suppress(Unreachable):
+            await self._ledger.refresh_board()
+            while rows := await self._ledger.lease_board(BOARD_BATCH):
+                sent = [row for row in rows if await self._try(_board_message(row))]
+                await self._ledger.board_sent(sent)
+                if len(sent) < len(rows):
+                    return
+
+    async def send_leftovers(self) -> None:
+        """Deliveries that their committing process did not send."""
+        rows: Sequence[Delivery] = await self._ledger.take_outbox(BOARD_BATCH)
+        await self.deliver(rows)
+
+    async def _try(self, message: Message) -> bool:
+        try:
+            await self._connection.publish(message)
+        except PublishRefused as refused:
+            # Sending it again cannot help, so it counts as sent; the log is for the operator.
+            log.error("publish refused", topic=message.topic, reason=str(refused))
+            return True
+        except Unreachable:
+            return False
+        return True
+
+
+def _message_of(row: Delivery) -> Message:
+    topics = MeshTopics(row.tenant)
+    if row.kind == "conversation":
+        topic = conversation(row.conversation_id or "unknown", row.agent_id or "mesh")
+    else:
+        topic = row.topic or topics.receipt(row.job_id)
+    correlation = bytes.fromhex(row.correlation) if row.topic and row.correlation else None
+    return Message(topic, row.body.encode(), properties=Properties(correlation=correlation))
+
+
+def _event_of(change: Change) -> Message:
+    event = Event(
+        job_id=change.job_id,
+        type=change.type,
+        at=timestamp(change.at),
+        data=change.data,
+        task_id=change.task_id,
+        agent_id=change.agent_id,
+    )
+    return Message(MeshTopics(change.tenant).event(change.job_id), encode(event))
+
+
+def _board_message(row: BoardMessage) -> Message:
+    topics = MeshTopics(row.tenant)
+    match row.kind, row.key:
+        case "open", (pool, task_id, epoch):
+            topic = topics.open(pool, task_id, int(epoch))
+        case "claim", (task_id, epoch):
+            topic = topics.claim(task_id, int(epoch))
+        case "result", (job_id,):
+            topic = topics.result(job_id)
+        case _:
+            raise ValueError(f"the board row {row.kind} {row.key} has no topic")
+    return Message(topic, (row.payload or "").encode(), retain=True)
