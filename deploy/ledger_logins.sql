@@ -6,10 +6,6 @@
 \getenv operator_password OPERATOR_PASSWORD
 
 BEGIN;
--- ALTER ROLE puts the password into the statement, so the statement stays out of the server's log.
-SET LOCAL log_statement = 'none';
-SET LOCAL log_min_error_statement = 'panic';
-
 SELECT format('CREATE ROLE %I LOGIN', wanted.login)
 FROM (VALUES ('mesh_agent'), ('mesh_operator')) AS wanted (login)
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted.login)
