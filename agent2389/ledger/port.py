@@ -1,6 +1,6 @@
 """What the rest of the house may ask of the ledger."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from agent2389.ledger.records import (
@@ -43,6 +43,10 @@ class Ledger(Protocol):
         """The tenant of this login."""
         ...
 
+    def expect_chores(self, intervals: Mapping[str, float]) -> None:
+        """The chores, with their intervals in seconds, whose lateness the beat reports."""
+        ...
+
     async def check(self) -> None:
         """One round trip; raises ``Unreachable``."""
         ...
@@ -59,8 +63,8 @@ class Ledger(Protocol):
         """
         ...
 
-    async def reject(self, rejection: Rejection, job_id: str | None, reply: Delivery | None) -> bool:
-        """T4. Keeps the evidence; ``True`` when this is the first within 10 s, so a receipt is due."""
+    async def reject(self, rejection: Rejection) -> bool:
+        """T4. Keeps the evidence; ``True`` when this is the first within 10 s: a receipt is due."""
         ...
 
     async def cancel(self, job_id: str, actor: str) -> Written:
@@ -93,7 +97,7 @@ class Ledger(Protocol):
         """Keep the workspace as it is now, for whoever resumes."""
         ...
 
-    async def finish(self, fence: Fence, finish: Finish) -> Written:
+    async def finish(self, fence: Fence, finish: Finish, job_id: str) -> Written:
         """T15: result, hand-off, deliveries and job end in one transaction. Repeats answer ``already``."""
         ...
 

@@ -217,7 +217,7 @@ class Intake:
             code=refused.code,
             excerpt=_excerpt(delivery.payload),
         )
-        return await self._until_answered(lambda: self._ledger.reject(rejection, None, None))
+        return await self._until_answered(lambda: self._ledger.reject(rejection))
 
     async def _clear(self, topic: str) -> None:
         """Clear the intake topic. On MQTT 3.1.1 a live delivery does not tell whether it is

@@ -1,0 +1,285 @@
+"""The real ledger: asyncpg on two held connections, SQL by name."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from agent2389.errors import NotFound
+from agent2389.ledger import queries
+from agent2389.ledger.migrate import LEDGER_VERSION
+from agent2389.ledger.postgres_session import Session, check_version
+from agent2389.ledger.records import (
+    AgentRecord,
+    AgentRow,
+    Beat,
+    BeatReply,
+    Blob,
+    BoardMessage,
+    Change,
+    Claim,
+    Delivery,
+    Effects,
+    Failure,
+    Fence,
+    FileRef,
+    Finish,
+    JobDetail,
+    JobRow,
+    NewJob,
+    PoolRow,
+    Rejection,
+    Submitted,
+    Wake,
+    Written,
+)
+from agent2389.ledger.states import JobState
+from agent2389.wire.names import task_id_of
+
+SQL = queries.load("queries.sql")
+Answer = TypeVar("Answer")
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What ``identity`` answers at start."""
+
+    mesh_id: str
+    ledger_version: int
+    tenant: str | None
+
+
+class PostgresLedger:
+    """``ledger.port.Ledger`` on Postgres.
+
+    One connection serves the owners' writes and claims, the other everything else, so that a
+    long read never delays a beat. Neither is pooled: a pool's reset costs more than the
+    statements (measured). ``lease_seconds`` is the lease of every claim made here.
+    """
+
+    def __init__(self, work: Session, rest: Session, identity: Identity, lease_seconds: float) -> None:
+        self._work = work
+        self._rest = rest
+        self._identity = identity
+        self._lease = lease_seconds
+        self._chores: dict[str, float] = {}
+
+    @classmethod
+    async def open(cls, dsn: str, *, lease_seconds: float = 30.0, role: str | None = None) -> Self:
+        """Connect and check the schema's version.
+
+        ``role`` is taken on by SET ROLE (direct DSNs only). Raises ``Unreachable``,
+        ``NotAllowed``, ``ConfigurationError`` (schema missing or too old).
+        """
+        work, rest = Session(dsn, role=role), Session(dsn, role=role)
+        try:
+            identity = msgspec.json.decode(await work.value(SQL["identity"]), type=Identity)
+            check_version(identity.ledger_version, LEDGER_VERSION, identity.tenant)
+        except BaseException:
+            await work.close()
+            raise
+        return cls(work, rest, identity, lease_seconds)
+
+    @property
+    def tenant(self) -> str:
+        """The tenant of this login."""
+        return self._identity.tenant or ""
+
+    def expect_chores(self, intervals: Mapping[str, float]) -> None:
+        """The chores, with their intervals in seconds, whose lateness the beat reports."""
+        self._chores = dict(intervals)
+
+    async def check(self) -> None:
+        """One round trip."""
+        await self._rest.value(SQL["ping"])
+
+    async def mesh_id(self) -> str:
+        """The identity of this ledger."""
+        return self._identity.mesh_id
+
+    # producers -------------------------------------------------------------------
+
+    async def submit(self, job: NewJob) -> Submitted:
+        """T1 to T3."""
+        first = task_id_of(job.job_id, "", 0)
+        return await self._ask(self._rest, Submitted, "submit", _json(job), first)
+
+    async def reject(self, rejection: Rejection) -> bool:
+        """T4."""
+        return bool(
+            await self._rest.value(
+                SQL["reject"],
+                rejection.topic,
+                rejection.payload_sha256,
+                rejection.size,
+                rejection.code,
+                rejection.excerpt,
+            )
+        )
+
+    async def cancel(self, job_id: str, actor: str) -> Written:
+        """T18, T19."""
+        return await self._ask(self._rest, Written, "cancel", job_id, actor)
+
+    # agents ----------------------------------------------------------------------
+
+    async def register(self, agent: AgentRecord) -> None:
+        """Enter or refresh this incarnation."""
+        await self._work.value(SQL["register"], _json(agent))
+
+    async def beat(self, beat: Beat) -> BeatReply:
+        """Extend leases, report, learn."""
+        return await self._ask(self._work, BeatReply, "beat", _json(beat), _json(self._chores))
+
+    async def stopped(self, incarnation: str) -> bool:
+        """The process ends."""
+        return bool(await self._work.value(SQL["stopped"], incarnation))
+
+    async def claim(self, task_id: str, incarnation: str) -> Claim | None:
+        """T5 to T7 for one task."""
+        rows = await self._work.values(SQL["claim"], incarnation, task_id, 1, self._lease)
+        return msgspec.json.decode(rows[0], type=Claim) if rows else None
+
+    async def claim_batch(self, incarnation: str, limit: int) -> Sequence[Claim]:
+        """T5 to T7 for up to ``limit`` tasks."""
+        rows = await self._work.values(SQL["claim"], incarnation, None, limit, self._lease)
+        return [msgspec.json.decode(row, type=Claim) for row in rows]
+
+    async def checkpoint(self, fence: Fence, manifest: dict[str, FileRef]) -> Written:
+        """Keep the workspace as it is."""
+        return await self._fenced("checkpoint", fence, _json(manifest))
+
+    async def finish(self, fence: Fence, finish: Finish, job_id: str) -> Written:
+        """T15."""
+        body = msgspec.to_builtins(finish)
+        # Left out when empty; the function reads them always.
+        body = {"next": [], "manifest": {}, "rehearsal": False, "escalate": False, **body}
+        for item in body["next"]:
+            item["task_id"] = task_id_of(job_id, fence.task_id, item["slot"])
+        return await self._fenced("finish", fence, _json(body))
+
+    async def fail(self, fence: Fence, failure: Failure) -> Written:
+        """T12 to T14."""
+        return await self._fenced("fail", fence, _json(failure))
+
+    async def release(self, fence: Fence, reason: str) -> Written:
+        """T9."""
+        return await self._fenced("release", fence, reason)
+
+    async def stop_task(self, fence: Fence, partial: str) -> Written:
+        """T29."""
+        return await self._fenced("stop_task", fence, partial)
+
+    # upkeep ----------------------------------------------------------------------
+
+    async def take_chore(self, chore: str, interval_seconds: float) -> bool:
+        """Whether this caller runs ``chore`` now."""
+        return bool(await self._rest.value(SQL["take_chore"], chore, interval_seconds))
+
+    async def reap(self) -> Effects:
+        """T8, T11, T20, T30."""
+        return await self._ask(self._rest, Effects, "reap")
+
+    async def ring_due(self) -> Sequence[Wake]:
+        """Wakes of tasks that became due."""
+        return await self._ask(self._rest, tuple[Wake, ...], "ring_due")
+
+    async def refresh_board(self) -> None:
+        """Bring the derived board rows in line."""
+        await self._rest.value(SQL["refresh_board"])
+
+    async def lease_board(self, limit: int) -> Sequence[BoardMessage]:
+        """Take unsent board rows."""
+        return await self._ask(self._rest, tuple[BoardMessage, ...], "lease_board", limit)
+
+    async def board_sent(self, sent: Sequence[BoardMessage]) -> None:
+        """Mark board rows as sent."""
+        await self._rest.value(SQL["board_sent"], _json(sent))
+
+    async def board_reset(self) -> None:
+        """Send every board row again."""
+        await self._rest.value(SQL["board_reset"])
+
+    async def take_outbox(self, limit: int) -> Sequence[Delivery]:
+        """Deliveries nobody sent."""
+        return await self._ask(self._rest, tuple[Delivery, ...], "take_outbox", limit)
+
+    async def outbox_sent(self, ids: Sequence[int]) -> None:
+        """Forget sent deliveries."""
+        await self._rest.value(SQL["outbox_sent"], list(ids))
+
+    async def retire(self) -> Sequence[AgentRow]:
+        """Retention; incarnations to clear from the broker."""
+        return await self._ask(self._rest, tuple[AgentRow, ...], "retire")
+
+    # blobs -----------------------------------------------------------------------
+
+    async def put_blob(self, content: bytes, media_type: str) -> str:
+        """Store and return the SHA-256."""
+        digest = hashlib.sha256(content).hexdigest()
+        await self._rest.value(SQL["put_blob"], digest, media_type, content)
+        return digest
+
+    async def get_blob(self, sha256: str) -> Blob:
+        """Raises ``NotFound``."""
+        row = await self._rest.row(SQL["get_blob"], sha256)
+        if row is None:
+            raise NotFound(
+                f"there is no blob {sha256[:12]}…", hint="upload it with PUT /api/v1/blobs/{sha256}"
+            )
+        return Blob(sha256, row["media_type"], row["content"])
+
+    async def missing_blobs(self, hashes: Sequence[str]) -> Sequence[str]:
+        """Which hashes are not stored."""
+        found: list[str] = await self._rest.value(SQL["missing_blobs"], list(hashes))
+        return found
+
+    # reads -----------------------------------------------------------------------
+
+    async def jobs(
+        self, *, state: JobState | None = None, limit: int = 50, before: str | None = None
+    ) -> Sequence[JobRow]:
+        """Newest first."""
+        return await self._ask(self._rest, tuple[JobRow, ...], "jobs", state, limit, before)
+
+    async def find_jobs(self, prefix: str, limit: int = 3) -> Sequence[str]:
+        """Job ids by prefix."""
+        return await self._ask(self._rest, tuple[str, ...], "find_jobs", prefix, limit)
+
+    async def job(self, job_id: str) -> JobDetail:
+        """Raises ``NotFound``."""
+        document = await self._rest.value(SQL["job"], job_id)
+        if document is None:
+            raise NotFound(f"there is no job {job_id}", hint="list them: agent2389 job list")
+        return msgspec.json.decode(document, type=JobDetail)
+
+    async def changes(self, job_id: str, after: int = 0) -> Sequence[tuple[int, Change]]:
+        """Events of a job."""
+        return await self._ask(self._rest, tuple[tuple[int, Change], ...], "changes", job_id, after)
+
+    async def agents(self) -> Sequence[AgentRow]:
+        """Incarnations of the last day."""
+        return await self._ask(self._rest, tuple[AgentRow, ...], "agents")
+
+    async def pools(self) -> Sequence[PoolRow]:
+        """Counts by pool."""
+        return await self._ask(self._rest, tuple[PoolRow, ...], "pools")
+
+    async def job_counts(self) -> dict[JobState, int]:
+        """Jobs by state."""
+        return await self._ask(self._rest, dict[JobState, int], "job_counts")
+
+    async def close(self) -> None:
+        """Give back both connections."""
+        await self._work.close()
+        await self._rest.close()
+
+    async def _fenced(self, name: str, fence: Fence, argument: str) -> Written:
+        return await self._ask(self._work, Written, name, fence.task_id, fence.epoch, fence.token, argument)
+
+    async def _ask(self, session: Session, kind: type[Answer], name: str, *arguments: Any) -> Answer:
+        return msgspec.json.decode(await session.value(SQL[name], *arguments), type=kind)
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,200 @@
+-- Chores. Those that serve every tenant at once are handed to agent2389_upkeep at the end of this
+-- file and see all rows through its policies; nobody else can call them across tenants.
+
+CREATE FUNCTION agent2389_v1.take_chore(name text, every double precision) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO agent2389.upkeep (chore) VALUES (name) ON CONFLICT DO NOTHING;
+    UPDATE agent2389.upkeep SET last_run = clock_timestamp() WHERE chore = (
+        SELECT chore FROM agent2389.upkeep WHERE chore = name
+        AND last_run <= clock_timestamp() - make_interval(secs => every) FOR UPDATE SKIP LOCKED);
+    RETURN FOUND;
+END $$;
+
+-- T8, T11, T20, T30.
+CREATE FUNCTION agent2389_v1.reap() RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    late record;
+    job agent2389.jobs;
+    task agent2389.tasks;
+    effects jsonb := agent2389.no_effects();
+    moment timestamptz := clock_timestamp();
+BEGIN
+    FOR late IN SELECT * FROM (
+            (SELECT tenant, job_id, task_id FROM agent2389.tasks
+                WHERE state IN ('assigned', 'acked', 'in_progress') AND lease_until <= moment LIMIT 500)
+            UNION (SELECT tenant, job_id, task_id FROM agent2389.tasks
+                WHERE state IN ('queued', 'waiting', 'forwarded') AND deadline <= moment LIMIT 500)
+            UNION (SELECT q.tenant, q.job_id, q.task_id FROM agent2389.tasks q
+                WHERE q.state = 'queued' AND greatest(q.run_after, q.queued_at) <= moment - interval '15 minutes'
+                    AND NOT agent2389.someone_lives(q.tenant, q.pool) LIMIT 100)) found
+        ORDER BY tenant, job_id, task_id
+    LOOP
+        SELECT * INTO job FROM agent2389.jobs j
+        WHERE j.tenant = late.tenant AND j.job_id = late.job_id FOR UPDATE SKIP LOCKED;
+        CONTINUE WHEN NOT FOUND;
+        SELECT * INTO task FROM agent2389.tasks x
+        WHERE x.tenant = late.tenant AND x.task_id = late.task_id FOR UPDATE;
+        IF task.owner_incarnation IS NOT NULL THEN
+            CONTINUE WHEN task.lease_until > moment;
+            effects := agent2389.joined(effects, agent2389.reap_owned(task));
+        ELSIF task.state IN ('queued', 'waiting', 'forwarded') AND task.deadline <= moment THEN
+            effects := agent2389.joined(effects, agent2389.end_task(task, 'expired', NULL, 'task.expired'));
+        ELSIF task.state = 'queued' THEN
+            UPDATE agent2389.tasks SET state = 'escalated', error = jsonb_build_object('code', 'internal_error',
+                'message', 'no live agent serves ' || task.pool || ' for 15 minutes')
+            WHERE tenant = task.tenant AND task_id = task.task_id;
+            effects := agent2389.with_effect(effects, 'changes', agent2389.note(task.tenant, task.job_id,
+                task.task_id, 'task.escalated', NULL, jsonb_build_object('reason', 'no_live_agent', 'pool', task.pool)));
+        END IF;
+    END LOOP;
+    RETURN effects;
+END $$;
+
+-- T11: the owner is gone. A third crash is poison.
+CREATE FUNCTION agent2389.reap_owned(task agent2389.tasks) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    next_row agent2389.tasks;
+    effects jsonb := agent2389.no_effects();
+BEGIN
+    IF task.stop_requested = 'cancel' THEN
+        RETURN agent2389.end_task(task, 'cancelled', NULL, 'task.cancelled');
+    ELSIF task.deadline <= clock_timestamp() OR task.stop_requested = 'expire' THEN
+        RETURN agent2389.end_task(task, 'expired', NULL, 'task.expired');
+    ELSIF task.crashes + 1 >= task.max_crashes THEN
+        UPDATE agent2389.tasks SET crashes = crashes + 1
+        WHERE tenant = task.tenant AND task_id = task.task_id;
+        RETURN agent2389.end_task(task, 'dead', jsonb_build_object('code', 'internal_error', 'message',
+            'the agents that worked on this task died ' || task.max_crashes || ' times'), 'task.dead');
+    END IF;
+    UPDATE agent2389.tasks SET state = 'queued', crashes = crashes + 1, owner_incarnation = NULL,
+        lease_until = NULL, token_hash = NULL, run_after = clock_timestamp()
+    WHERE tenant = task.tenant AND task_id = task.task_id RETURNING * INTO next_row;
+    effects := agent2389.with_effect(effects, 'wakes', agent2389.wake_of(next_row));
+    RETURN agent2389.with_effect(effects, 'changes', agent2389.note(task.tenant, task.job_id, task.task_id,
+        'task.lease_expired', task.owner_agent, jsonb_build_object('crashes', next_row.crashes)));
+END $$;
+
+CREATE FUNCTION agent2389_v1.ring_due() RETURNS jsonb
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH due AS (
+        UPDATE agent2389.tasks x SET rung = true WHERE (x.tenant, x.task_id) IN (
+            SELECT tenant, task_id FROM agent2389.tasks WHERE state = 'queued' AND NOT rung
+            AND run_after <= clock_timestamp() ORDER BY run_after LIMIT 500 FOR UPDATE SKIP LOCKED)
+        RETURNING agent2389.wake_of(x) AS wake)
+    SELECT coalesce(jsonb_agg(wake), '[]') FROM due
+$$;
+
+-- Brings the derived rows of the board in line with the tasks: what waits (top 100 of each pool, in
+-- claim order) and who owns what. Level-triggered, so it also repairs; at most five times a second.
+CREATE FUNCTION agent2389_v1.refresh_board() RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE settled timestamptz := clock_timestamp() - interval '250 milliseconds';
+BEGIN
+    IF NOT agent2389_v1.take_chore('refresh_board', 0.2) THEN
+        RETURN false;
+    END IF;
+    WITH RECURSIVE pools AS (
+        (SELECT tenant, pool FROM agent2389.tasks WHERE state = 'queued' ORDER BY tenant, pool LIMIT 1)
+        UNION ALL
+        SELECT n.tenant, n.pool FROM pools p CROSS JOIN LATERAL (
+            SELECT tenant, pool FROM agent2389.tasks WHERE state = 'queued'
+            AND (tenant, pool) > (p.tenant, p.pool) ORDER BY tenant, pool LIMIT 1) n
+    ), wanted AS (
+        SELECT q.tenant, 'open' AS kind, ARRAY[q.pool, q.task_id, q.epoch::text] AS key,
+            jsonb_build_object('task_id', q.task_id, 'job_id', q.job_id, 'epoch', q.epoch, 'capability', q.pool,
+                'priority', 9 - q.rank, 'since', agent2389.zulu(q.queued_at))::text AS payload
+        FROM pools p CROSS JOIN LATERAL (SELECT * FROM agent2389.tasks x WHERE x.tenant = p.tenant
+            AND x.pool = p.pool AND x.state = 'queued' ORDER BY x.rank, x.seq LIMIT 100) q
+        WHERE q.run_after <= clock_timestamp() AND greatest(q.queued_at, q.run_after) <= settled
+        UNION ALL
+        SELECT o.tenant, 'claim', ARRAY[o.task_id, o.epoch::text],
+            jsonb_build_object('task_id', o.task_id, 'job_id', o.job_id, 'epoch', o.epoch, 'capability', o.pool,
+                'agent_id', o.owner_agent, 'since', agent2389.zulu(o.claimed_at))::text
+        FROM agent2389.tasks o WHERE o.state IN ('assigned', 'acked', 'in_progress') AND o.claimed_at <= settled
+    ), cleared AS (
+        UPDATE agent2389.board b SET payload = NULL, version = version + 1, changed_at = clock_timestamp()
+        WHERE b.kind IN ('open', 'claim') AND b.payload IS NOT NULL AND NOT EXISTS (
+            SELECT FROM wanted w WHERE w.tenant = b.tenant AND w.kind = b.kind AND w.key = b.key)
+    )
+    INSERT INTO agent2389.board AS b (tenant, kind, key, payload)
+    SELECT tenant, kind, key, payload FROM wanted
+    ON CONFLICT (tenant, kind, key) DO UPDATE
+        SET payload = EXCLUDED.payload, version = b.version + 1, changed_at = clock_timestamp()
+        WHERE b.payload IS NULL;
+    RETURN true;
+END $$;
+
+-- Takes unsent rows for ten seconds. A clear of what never reached the broker is dropped instead.
+CREATE FUNCTION agent2389_v1.lease_board(most integer) RETURNS jsonb
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH moot AS (
+        DELETE FROM agent2389.board WHERE payload IS NULL AND NOT on_wire AND lease IS NULL
+    ), taken AS (
+        UPDATE agent2389.board b SET lease = gen_random_uuid()::text, on_wire = true,
+            lease_until = clock_timestamp() + interval '10 seconds'
+        WHERE (b.tenant, b.kind, b.key) IN (
+            SELECT tenant, kind, key FROM agent2389.board
+            WHERE sent_version IS DISTINCT FROM version AND (payload IS NOT NULL OR on_wire)
+                AND (lease_until IS NULL OR lease_until <= clock_timestamp())
+            ORDER BY changed_at LIMIT most FOR UPDATE SKIP LOCKED)
+        RETURNING b.tenant, b.kind, b.key, b.payload, b.version, b.lease)
+    SELECT coalesce(jsonb_agg(to_jsonb(taken)), '[]') FROM taken
+$$;
+
+-- Sent for good only where the lease still stands and nothing changed; else it is sent again.
+CREATE FUNCTION agent2389_v1.board_sent(sent jsonb) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE agent2389.board b SET
+        sent_version = CASE WHEN b.lease = s.item ->> 'lease' AND b.version = (s.item ->> 'version')::bigint
+            THEN b.version END,
+        lease = NULL, lease_until = NULL
+    FROM (SELECT value AS item FROM jsonb_array_elements(sent)) s
+    WHERE b.tenant = s.item ->> 'tenant' AND b.kind = s.item ->> 'kind'
+        AND b.key = ARRAY(SELECT jsonb_array_elements_text(s.item -> 'key'));
+    DELETE FROM agent2389.board WHERE payload IS NULL AND sent_version = version;
+END $$;
+
+CREATE FUNCTION agent2389_v1.board_reset() RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE agent2389.board SET sent_version = NULL, changed_at = clock_timestamp() WHERE payload IS NOT NULL
+$$;
+
+CREATE FUNCTION agent2389_v1.take_outbox(most integer) RETURNS jsonb
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH taken AS (
+        UPDATE agent2389.outbox o SET lease_until = clock_timestamp() + interval '10 seconds'
+        WHERE o.id IN (SELECT id FROM agent2389.outbox
+            WHERE created_at < clock_timestamp() - interval '2 seconds'
+                AND (lease_until IS NULL OR lease_until <= clock_timestamp())
+            ORDER BY id LIMIT most FOR UPDATE SKIP LOCKED)
+        RETURNING o.id, o.tenant, o.kind, o.job_id, o.agent_id, o.conversation_id, o.topic, o.correlation, o.body)
+    SELECT coalesce(jsonb_agg(to_jsonb(taken) ORDER BY id), '[]') FROM taken
+$$;
+
+CREATE FUNCTION agent2389_v1.outbox_sent(ids bigint[]) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM agent2389.outbox WHERE id = ANY (ids)
+$$;
+
+-- Retention, and the incarnations whose presence must be cleared from the broker.
+CREATE FUNCTION agent2389_v1.retire() RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE gone jsonb;
+BEGIN
+    UPDATE agent2389.board b SET payload = NULL, version = version + 1, changed_at = clock_timestamp()
+    WHERE kind = 'result' AND payload IS NOT NULL AND EXISTS (SELECT FROM agent2389.job_results r
+        WHERE r.tenant = b.tenant AND r.job_id = b.key[1] AND r.at < clock_timestamp() - interval '1 hour');
+    DELETE FROM agent2389.intake_rejects WHERE at < clock_timestamp() - interval '7 days';
+    DELETE FROM agent2389.tombstones WHERE at < clock_timestamp() - interval '30 days';
+    WITH cleared AS (
+        UPDATE agent2389.agents a SET presence_cleared = true WHERE NOT presence_cleared
+            AND (state = 'stopped' OR last_beat < clock_timestamp() - interval '30 seconds')
+        RETURNING a.*)
+    SELECT coalesce(jsonb_agg(agent2389.agent_record(cleared, 0)), '[]') INTO gone FROM cleared;
+    DELETE FROM agent2389.agents WHERE presence_cleared AND last_beat < clock_timestamp() - interval '1 day';
+    RETURN gone;
+END $$;

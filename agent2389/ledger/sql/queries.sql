@@ -1,0 +1,70 @@
+-- Every statement the adapter sends, by name.
+
+-- name: identity
+SELECT agent2389_v1.identity()
+-- name: ping
+SELECT 1
+-- name: submit
+SELECT agent2389_v1.submit($1::jsonb, $2)
+-- name: reject
+SELECT agent2389_v1.reject($1, $2, $3, $4, $5)
+-- name: cancel
+SELECT agent2389_v1.cancel($1, $2)
+-- name: register
+SELECT agent2389_v1.register($1::jsonb)
+-- name: beat
+SELECT agent2389_v1.beat($1::jsonb, $2::jsonb)
+-- name: stopped
+SELECT agent2389_v1.stopped($1)
+-- name: claim
+SELECT agent2389_v1.claim($1, $2, $3, $4)
+-- name: checkpoint
+SELECT agent2389_v1.checkpoint($1, $2, $3, $4::jsonb)
+-- name: finish
+SELECT agent2389_v1.finish($1, $2, $3, $4::jsonb)
+-- name: fail
+SELECT agent2389_v1.fail($1, $2, $3, $4::jsonb)
+-- name: release
+SELECT agent2389_v1.release($1, $2, $3, $4)
+-- name: stop_task
+SELECT agent2389_v1.stop_task($1, $2, $3, $4)
+-- name: take_chore
+SELECT agent2389_v1.take_chore($1, $2)
+-- name: reap
+SELECT agent2389_v1.reap()
+-- name: ring_due
+SELECT agent2389_v1.ring_due()
+-- name: refresh_board
+SELECT agent2389_v1.refresh_board()
+-- name: lease_board
+SELECT agent2389_v1.lease_board($1)
+-- name: board_sent
+SELECT agent2389_v1.board_sent($1::jsonb)
+-- name: board_reset
+SELECT agent2389_v1.board_reset()
+-- name: take_outbox
+SELECT agent2389_v1.take_outbox($1)
+-- name: outbox_sent
+SELECT agent2389_v1.outbox_sent($1::bigint[])
+-- name: retire
+SELECT agent2389_v1.retire()
+-- name: jobs
+SELECT agent2389_v1.jobs($1, $2, $3)
+-- name: find_jobs
+SELECT agent2389_v1.find_jobs($1, $2)
+-- name: job
+SELECT agent2389_v1.job($1)
+-- name: changes
+SELECT agent2389_v1.changes($1, $2)
+-- name: agents
+SELECT agent2389_v1.agents()
+-- name: pools
+SELECT agent2389_v1.pools()
+-- name: job_counts
+SELECT agent2389_v1.job_counts()
+-- name: put_blob
+SELECT agent2389_v1.put_blob($1, $2, $3)
+-- name: get_blob
+SELECT media_type, content FROM agent2389_v1.get_blob($1)
+-- name: missing_blobs
+SELECT agent2389_v1.missing_blobs($1::text[])
