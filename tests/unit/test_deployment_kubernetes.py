@@ -8,10 +8,10 @@ import tomllib
 from collections.abc import Callable
 from typing import Any
 
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]  # ships no types
 import pytest
 import yaml
-from kubernetes_validate.utils import all_versions
+from kubernetes_validate.utils import all_versions  # type: ignore[import-untyped]
 
 from agent2389.config.environment import VARIABLES
 from tests.support import kubernetes_policy as policy
