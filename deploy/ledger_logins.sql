@@ -10,8 +10,8 @@ SELECT format('CREATE ROLE %I LOGIN', wanted.login)
 FROM (VALUES ('mesh_agent'), ('mesh_operator')) AS wanted (login)
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted.login)
 \gexec
-ALTER ROLE mesh_agent NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS PASSWORD :'agent_password';
-ALTER ROLE mesh_operator NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS PASSWORD :'operator_password';
+ALTER ROLE mesh_agent PASSWORD :'agent_password';
+ALTER ROLE mesh_operator PASSWORD :'operator_password';
 -- ops takes in work and does the chores that agents also do, so it is in both groups.
 GRANT agent2389_agent TO mesh_agent, mesh_operator;
 GRANT agent2389_operator TO mesh_operator;
