@@ -1,0 +1,193 @@
+"""One claimed task from its first turn to the write that ends it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import structlog
+
+from agent2389.agent.files import Workspace
+from agent2389.agent.handoff import HandOff
+from agent2389.agent.limits import Meter, effective
+from agent2389.agent.loop import Answer, Loop
+from agent2389.agent.parts import Parts, Running, StopReason
+from agent2389.agent.prompt import opening_turns
+from agent2389.errors import (
+    Agent2389Error,
+    BudgetExceeded,
+    ConfigurationError,
+    ProtocolCode,
+    RunFailed,
+    Unreachable,
+)
+from agent2389.ledger.port import Ledger
+from agent2389.ledger.records import Claim, Failure, FileRef, Written
+from agent2389.llm.port import Model
+from agent2389.router.port import Router
+from agent2389.tools.port import TaskScope
+from agent2389.upkeep.dispatch import Dispatcher
+
+WRITE_PAUSE_SECONDS = 0.3
+
+log = structlog.get_logger(__name__)
+
+
+class TaskRun:
+    """Does tasks for one process. ``run`` never raises: every end is a write, or none without lease."""
+
+    def __init__(self, parts: Parts, ledger: Ledger, dispatcher: Dispatcher, workspaces: Path) -> None:
+        self._parts = parts
+        self._ledger = ledger
+        self._dispatcher = dispatcher
+        self._workspaces = workspaces
+        self._handoff = HandOff(ledger, parts.configuration.agent.id, parts.observer)
+
+    async def run(self, running: Running) -> str:
+        """Work on the task. Returns its outcome: completed, failed, cancelled, released, lost."""
+        claim = running.claim
+        meter = Meter(effective(claim, self._parts.configuration))
+        workspace = Workspace(self._workspaces, self._ledger, claim.tenant, claim.fence.task_id)
+        try:
+            try:
+                return await self._work(running, meter, workspace)
+            except asyncio.CancelledError:
+                if running.stop_reason is None:
+                    raise
+                return await asyncio.shield(self._stopped(running, workspace))
+            except Unreachable as error:
+                return await self._failed(running, meter, RunFailed(str(error), retryable=True))
+            except Agent2389Error as error:
+                return await self._failed(running, meter, error)
+            except Exception:
+                # A bug of ours must end this attempt, not the process and its other tasks.
+                log.exception("task failed unexpectedly", task_id=claim.fence.task_id)
+                return await self._failed(running, meter, RunFailed("an internal error ended the attempt"))
+        finally:
+            await workspace.discard()
+
+    async def _work(self, running: Running, meter: Meter, workspace: Workspace) -> str:
+        claim = running.claim
+        await workspace.lay_out(claim.manifest)
+        answer = await self._answer(running, meter, workspace)
+        decision, seconds = await self._handoff.decide(claim, answer, self._router(claim))
+        manifest = await workspace.collect(claim.manifest)
+        finish = await self._handoff.finish(
+            claim, answer, decision, seconds=seconds, used=meter.usage, manifest=manifest
+        )
+        written = await self._write(running, lambda: self._ledger.finish(claim.fence, finish, claim.job_id))
+        if written is None or written.verdict == "fenced":
+            self._parts.observer.claimed("fenced")
+            return "lost"
+        if written.verdict == "cancel":
+            return await self._stop_task(running, answer.text)
+        return "completed"
+
+    async def _answer(self, running: Running, meter: Meter, workspace: Workspace) -> Answer:
+        claim, configuration = running.claim, self._parts.configuration
+        toolkits = claim.submission.get("toolkits") or {}
+        specs = self._parts.tools.specs(
+            add=tuple(toolkits.get("add", ())), remove=tuple(toolkits.get("remove", ()))
+        )
+        loop = Loop(
+            self._model(claim),
+            self._parts.tools,
+            meter,
+            self._parts.observer,
+            temperature=configuration.llm.temperature,
+            max_tokens=configuration.llm.max_tokens,
+            timeout=configuration.llm.timeout,
+        )
+        scope = TaskScope(
+            job_id=claim.job_id,
+            task_id=claim.fence.task_id,
+            tenant=claim.tenant,
+            workspace=workspace.path,
+        )
+        turns = opening_turns(configuration.llm.system_prompt, claim)
+        return await loop.run(turns, specs, scope, running)
+
+    def _model(self, claim: Claim) -> Model:
+        wanted = claim.submission.get("llm") or {}
+        name = wanted.get("endpoint")
+        if not isinstance(name, str):
+            return self._parts.model
+        try:
+            return self._parts.open_endpoint(name)
+        except ConfigurationError as error:
+            raise RunFailed(str(error), code=ProtocolCode.INVALID_INPUT, retryable=False) from None
+
+    def _router(self, claim: Claim) -> Router:
+        routing = claim.submission.get("routing") or {}
+        only_fixed = routing.get("strategy") in ("fixed", "none") or claim.submission.get("protocol") == "v1"
+        return self._parts.fixed_router if only_fixed else self._parts.router
+
+    # ends ------------------------------------------------------------------------
+
+    async def _failed(self, running: Running, meter: Meter, error: Agent2389Error) -> str:
+        run_failed = isinstance(error, RunFailed)
+        failure = Failure(
+            code=error.code if isinstance(error, RunFailed) else ProtocolCode.INTERNAL_ERROR,
+            message=str(error)[:500],
+            retryable=error.retryable if isinstance(error, RunFailed) else True,
+            usage=meter.usage,
+            partial=error.partial if isinstance(error, BudgetExceeded) else running.partial,
+            retry_after=getattr(error, "retry_after", None) if run_failed else None,
+        )
+        log.warning(
+            "task failed",
+            task_id=running.claim.fence.task_id,
+            job_id=running.claim.job_id,
+            code=failure.code,
+            reason=failure.message,
+            retryable=failure.retryable,
+        )
+        written = await self._write(running, lambda: self._ledger.fail(running.claim.fence, failure))
+        return "lost" if written is None or written.verdict == "fenced" else "failed"
+
+    async def _stopped(self, running: Running, workspace: Workspace) -> str:
+        match running.stop_reason:
+            case StopReason.LOST | None:
+                self._parts.observer.claimed("fenced")
+                return "lost"
+            case StopReason.DRAIN:
+                return await self._release(running, workspace)
+            case StopReason.CANCEL | StopReason.EXPIRE | StopReason.ESCALATE:
+                return await self._stop_task(running, running.partial)
+
+    async def _release(self, running: Running, workspace: Workspace) -> str:
+        claim = running.claim
+        try:
+            manifest: dict[str, FileRef] = await workspace.collect(claim.manifest)
+            await self._ledger.checkpoint(claim.fence, manifest)
+        except (Agent2389Error, OSError) as error:
+            log.warning("released without its files", task_id=claim.fence.task_id, reason=str(error))
+        await self._write(running, lambda: self._ledger.release(claim.fence, "drain"))
+        return "released"
+
+    async def _stop_task(self, running: Running, partial: str) -> str:
+        await self._write(running, lambda: self._ledger.stop_task(running.claim.fence, partial))
+        return "cancelled"
+
+    async def _write(self, running: Running, write: Callable[[], Awaitable[Written]]) -> Written | None:
+        """Write until the ledger answers or the local lease is over; then do what the commit asks for.
+
+        A commit whose answer was lost is asked again and answers ``already``.
+        """
+        return await asyncio.shield(self._write_until_answered(running, write))
+
+    async def _write_until_answered(
+        self, running: Running, write: Callable[[], Awaitable[Written]]
+    ) -> Written | None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                written = await write()
+            except Unreachable as error:
+                if loop.time() >= running.lease_deadline:
+                    log.error("lease over before the ledger came back", task_id=running.claim.fence.task_id)
+                    return None
+                log.warning("the ledger is away, the result waits", reason=str(error))
+                await asyncio.sleep(WRITE_PAUSE_SECONDS)
+                continue
+            await self._dispatcher.perform(written.effects)
+            return written
