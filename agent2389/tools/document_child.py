@@ -1,0 +1,94 @@
+"""Reads one document from standard input under hard limits; started by the document toolkit.
+
+Input: four bytes length, a JSON request, the document. Output: one JSON object. Imports nothing
+of this package, so that it starts fast and has nothing to lose.
+"""
+
+import io
+import json
+import resource
+import sys
+
+CPU_SECONDS = 20
+MEMORY_BYTES = 1024 * 1024 * 1024
+MAX_OUTPUT_BYTES = 4 * 1024 * 1024
+
+
+def limit() -> None:
+    """No more CPU, memory, files or processes than a document needs."""
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def page_range(pages: "str | None", count: int) -> range:
+    """Zero-based page numbers of ``"2-4"``, cut to the document."""
+    if pages is None:
+        return range(count)
+    first, _, last = pages.partition("-")
+    return range(max(int(first) - 1, 0), min(int(last or first), count))
+
+
+def read_pdf(content: bytes, pages: "str | None", limit_characters: int) -> "tuple[str, dict[str, object]]":
+    """Text and facts of a PDF."""
+    import pypdf  # noqa: PLC0415 - only PDFs pay for it
+
+    reader = pypdf.PdfReader(io.BytesIO(content))
+    if reader.is_encrypted and not reader.decrypt(""):
+        raise ValueError("it is encrypted")
+    texts: list[str] = []
+    size = 0
+    for number in page_range(pages, len(reader.pages)):
+        text = reader.pages[number].extract_text()
+        texts.append(text)
+        size += len(text)
+        if size > limit_characters:
+            break
+    facts: dict[str, object] = {"kind": "PDF", "pages": len(reader.pages), "bytes": len(content)}
+    title = reader.metadata.title if reader.metadata else None
+    if title:
+        facts["title"] = str(title)[:200]
+    return "\n\n".join(texts), facts
+
+
+def read_text(content: bytes) -> "tuple[str, dict[str, object]]":
+    """Text and facts of a text or markdown file."""
+    if b"\x00" in content[:4096]:
+        raise ValueError("it is neither PDF nor text")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8 text") from None
+    title = next((line.lstrip("# ").strip() for line in text.splitlines() if line.strip()), "")
+    return text, {"kind": "text", "bytes": len(content), "lines": text.count("\n") + 1, "title": title[:200]}
+
+
+def main() -> None:
+    """One request, one answer."""
+    limit()
+    size = int.from_bytes(sys.stdin.buffer.read(4), "big")
+    request = json.loads(sys.stdin.buffer.read(size))
+    content = sys.stdin.buffer.read()
+    answer: dict[str, object]
+    try:
+        if not content:
+            raise ValueError("it is empty")
+        if content[:1024].lstrip().startswith(b"%PDF"):
+            text, facts = read_pdf(content, request["pages"], request["limit"])
+        else:
+            text, facts = read_text(content)
+        answer = {"text": text.encode("utf-8", "replace").decode()[: request["limit"]], "info": facts}
+    except ModuleNotFoundError:
+        answer = {"error": "PDF needs the optional dependencies 'docs': pip install 'agent2389[docs]'"}
+    except MemoryError:
+        answer = {"error": "it needs more memory than allowed"}
+    except Exception as error:  # noqa: BLE001 - whatever a parser throws is an answer here
+        reason = str(error) if isinstance(error, ValueError) else type(error).__name__
+        answer = {"error": reason[:200] or "it cannot be read"}
+    sys.stdout.buffer.write(json.dumps(answer).encode()[:MAX_OUTPUT_BYTES])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Opening files below one directory, whatever name a model makes up."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+MAX_NAME = 255
+MAX_DEPTH = 16
+
+
+class NameRefused(ValueError):
+    """The name leaves the workspace or is no usable file name; the message is for the model."""
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """The components of a relative name. Raises ``NameRefused``."""
+    if not name or len(name) > 1024:
+        raise NameRefused("the file name is empty or too long")
+    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in name) or "\\" in name:
+        raise NameRefused("the file name contains a control character or a backslash")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise NameRefused("the file name is not valid text") from None
+    if name.startswith(("/", "~")):
+        raise NameRefused("the file name must be relative to the workspace")
+    parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    if not parts or ".." in parts or len(parts) > MAX_DEPTH:
+        raise NameRefused("the file name leaves the workspace or nests too deep")
+    if any(len(part.encode()) > MAX_NAME for part in parts):
+        raise NameRefused("a part of the file name is too long")
+    return parts
+
+
+@contextmanager
+def folder_of(root: Path, parts: tuple[str, ...], *, create: bool = False) -> Iterator[int]:
+    """A descriptor of the directory that holds the last component; no symlink is followed on the way."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    current = os.open(root, flags)
+    try:
+        for part in parts[:-1]:
+            if create:
+                with suppress(FileExistsError):
+                    os.mkdir(part, 0o700, dir_fd=current)
+            following = os.open(part, flags, dir_fd=current)
+            os.close(current)
+            current = following
+        yield current
+    finally:
+        os.close(current)
+
+
+def open_below(root: Path, name: str, flags: int, *, create: bool = False) -> int:
+    """A descriptor of the regular file ``name`` below ``root``.
+
+    Raises ``NameRefused`` for names and links that leave it, ``OSError`` otherwise.
+    """
+    parts = parts_of(name)
+    with folder_of(root, parts, create=create) as folder:
+        # O_NONBLOCK: a named pipe must not hold us.
+        descriptor = os.open(
+            parts[-1], flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=folder
+        )
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise NameRefused("this is not a regular file")
+    if status.st_nlink > 1:
+        os.close(descriptor)
+        raise NameRefused("this file is a hard link")
+    return descriptor
