@@ -33,7 +33,8 @@ class Model(Protocol):
 
     async def verify(self) -> None:
         """A free check that the endpoint answers and takes the key; raises ``ModelFailed``
-        (not retryable on 401 and 403; any other HTTP answer counts as reachable)."""
+        (not retryable on 401 and 403; any other HTTP answer counts as reachable).
+        """
         ...
 
     async def close(self) -> None:
