@@ -100,7 +100,7 @@ class Claimer:
                 next_due = poll_at
             wait = min(next_due, poll_at) - loop.time()
             if wait <= 0:
-                self._look_everywhere = self._look_everywhere or loop.time() >= poll_at
+                self._look_everywhere = loop.time() >= poll_at
                 break
             self._look.clear()
             try:
@@ -128,8 +128,8 @@ class Claimer:
                 self._waiting.pop(claim.fence.task_id, None)
                 await self._start(claim)
         elif due:
-            claim = await self._ledger.claim(due[0], self._incarnation)
-            if claim is None:
+            won = await self._ledger.claim(due[0], self._incarnation)
+            if won is None:
                 self._lost()
             else:
-                await self._start(claim)
+                await self._start(won)

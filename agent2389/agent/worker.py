@@ -40,7 +40,6 @@ class Worker:
         self,
         parts: Parts,
         ledger: Ledger,
-        beat_ledger: Ledger,
         connection: Connection,
         intake: Intake,
         dispatcher: Dispatcher,
@@ -50,7 +49,6 @@ class Worker:
         self._parts = parts
         self._agent = parts.configuration.agent
         self._ledger = ledger
-        self._beat_ledger = beat_ledger
         self._connection = connection
         self._intake = intake
         self._dispatcher = dispatcher
@@ -81,9 +79,9 @@ class Worker:
         return self._agent.slots - len(self._running) if self.state is AgentState.RUNNING else 0
 
     @property
-    def tasks_running(self) -> int:
+    def task_ids(self) -> tuple[str, ...]:
         """Tasks in work."""
-        return len(self._running)
+        return tuple(self._running)
 
     @property
     def tasks_total(self) -> int:
@@ -152,7 +150,7 @@ class Worker:
             config_sha256=self._parts.configuration.sha256,
             interval_s=BEAT_SECONDS,
         )
-        await self._beat_ledger.register(record)
+        await self._ledger.register(record)
         await self._beat_once()
 
     async def _subscribe(self) -> None:
@@ -195,7 +193,7 @@ class Worker:
         asked_at = loop.time()
         held = tuple(running.claim.fence for running in self._running.values())
         self._announcer.load = Load(len(self._running), self._total)
-        reply = await self._beat_ledger.beat(
+        reply = await self._ledger.beat(
             Beat(
                 incarnation=self._parts.incarnation,
                 state=AgentState.RUNNING if self.state is AgentState.STARTING else self.state,
@@ -314,7 +312,7 @@ class Worker:
         self._set_state(AgentState.STOPPED)
         alone = True
         with contextlib.suppress(Agent2389Error):
-            alone = await self._beat_ledger.stopped(self._parts.incarnation)
+            alone = await self._ledger.stopped(self._parts.incarnation)
         with contextlib.suppress(Agent2389Error):
             if alone:
                 await self._announcer.publish_status(self._connection, "unavailable")

@@ -110,6 +110,20 @@ async def provision_login(
         await connection.close()
 
 
+async def provision_self(dsn: str, *, tenant: str = "default") -> None:
+    """Put the login of ``dsn`` itself into both groups and into ``tenant`` (a mesh on a given database)."""
+    connection = await _connect(dsn)
+    try:
+        async with connection.transaction():
+            login = await connection.fetchval(_SQL["session_user"])
+            for group in GROUPS:
+                await connection.execute(_SQL["grant_self"].format(group=group))
+            await connection.execute(_SQL["become_owner"])
+            await connection.execute(_SQL["provision"], login, tenant, False)
+    finally:
+        await connection.close()
+
+
 async def _connect(dsn: str) -> asyncpg.Connection:
     try:
         return await asyncpg.connect(dsn, timeout=10, server_settings={"lock_timeout": "2000"})

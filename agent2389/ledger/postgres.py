@@ -52,13 +52,16 @@ class Identity(msgspec.Struct, frozen=True):
 class PostgresLedger:
     """``ledger.port.Ledger`` on Postgres.
 
-    One connection serves the owners' writes and claims, the other everything else, so that a
-    long read never delays a beat. Neither is pooled: a pool's reset costs more than the
+    One connection serves claims and the owners' writes, one the beat, one everything else, so
+    that a long read never delays a beat. None is pooled: a pool's reset costs more than the
     statements (measured). ``lease_seconds`` is the lease of every claim made here.
     """
 
-    def __init__(self, work: Session, rest: Session, identity: Identity, lease_seconds: float) -> None:
+    def __init__(
+        self, work: Session, beat: Session, rest: Session, identity: Identity, lease_seconds: float
+    ) -> None:
         self._work = work
+        self._beat = beat
         self._rest = rest
         self._identity = identity
         self._lease = lease_seconds
@@ -71,14 +74,14 @@ class PostgresLedger:
         ``role`` is taken on by SET ROLE (direct DSNs only). Raises ``Unreachable``,
         ``NotAllowed``, ``ConfigurationError`` (schema missing or too old).
         """
-        work, rest = Session(dsn, role=role), Session(dsn, role=role)
+        work, beat, rest = (Session(dsn, role=role) for _ in range(3))
         try:
             identity = msgspec.json.decode(await work.value(SQL["identity"]), type=Identity)
             check_version(identity.ledger_version, LEDGER_VERSION, identity.tenant)
         except BaseException:
             await work.close()
             raise
-        return cls(work, rest, identity, lease_seconds)
+        return cls(work, beat, rest, identity, lease_seconds)
 
     @property
     def tenant(self) -> str:
@@ -125,15 +128,15 @@ class PostgresLedger:
 
     async def register(self, agent: AgentRecord) -> None:
         """Enter or refresh this incarnation."""
-        await self._work.value(SQL["register"], _json(agent))
+        await self._beat.value(SQL["register"], _json(agent))
 
     async def beat(self, beat: Beat) -> BeatReply:
         """Extend leases, report, learn."""
-        return await self._ask(self._work, BeatReply, "beat", _json(beat), _json(self._chores))
+        return await self._ask(self._beat, BeatReply, "beat", _json(beat), _json(self._chores))
 
     async def stopped(self, incarnation: str) -> bool:
         """The process ends."""
-        return bool(await self._work.value(SQL["stopped"], incarnation))
+        return bool(await self._beat.value(SQL["stopped"], incarnation))
 
     async def claim(self, task_id: str, incarnation: str) -> Claim | None:
         """T5 to T7 for one task."""
@@ -270,8 +273,9 @@ class PostgresLedger:
         return await self._ask(self._rest, dict[JobState, int], "job_counts")
 
     async def close(self) -> None:
-        """Give back both connections."""
+        """Give back all connections."""
         await self._work.close()
+        await self._beat.close()
         await self._rest.close()
 
     async def _fenced(self, name: str, fence: Fence, argument: str) -> Written:

@@ -59,3 +59,13 @@ def decode_wake(payload: bytes) -> Wake | None:
         return msgspec.json.decode(payload, type=Wake)
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
         return None
+
+
+def read_mesh(payload: bytes) -> Mesh | None:
+    """The identity on the ``mesh`` topic; ``None`` for a clear or anything else."""
+    if not payload or len(payload) > 1024:
+        return None
+    try:
+        return msgspec.json.decode(payload, type=Mesh)
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
+        return None

@@ -40,3 +40,7 @@ ALTER ROLE {login} LOGIN PASSWORD {password}
 GRANT {group} TO {login}
 -- name: provision
 SELECT agent2389_v1.provision($1, $2, $3)
+-- name: session_user
+SELECT session_user::text
+-- name: grant_self
+GRANT {group} TO CURRENT_USER

@@ -29,7 +29,7 @@ GRANT EXECUTE ON FUNCTION
     agent2389_v1.job, agent2389_v1.changes, agent2389_v1.agents, agent2389_v1.pools,
     agent2389_v1.job_counts, agent2389_v1.put_blob, agent2389_v1.get_blob, agent2389_v1.missing_blobs
     TO agent2389_operator;
-GRANT EXECUTE ON FUNCTION agent2389_v1.board_reset TO agent2389_agent;
+GRANT EXECUTE ON FUNCTION agent2389_v1.board_reset, agent2389_v1.job TO agent2389_agent;
 
 -- These serve all tenants at once. Changing the owner needs CREATE on the schema for the new owner.
 GRANT CREATE ON SCHEMA agent2389_v1 TO agent2389_upkeep;

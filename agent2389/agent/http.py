@@ -1,0 +1,133 @@
+"""An agent's own small HTTP face: what it is, how it stands, its logs, its lifecycle."""
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from agent2389 import __version__
+from agent2389.agent.worker import Worker
+from agent2389.config.model import AgentConfiguration
+from agent2389.errors import Agent2389Error, InputRefused, NotAllowed
+from agent2389.ledger.states import AgentState
+from agent2389.telemetry.logs import recent_lines
+from agent2389.wire.limits import read_json
+from agent2389.wire.receipts import Code
+
+MAX_LOG_LINES = 1000
+
+Execute = Callable[[dict[str, Any]], Awaitable[bytes | None]]
+"""Submits a job to this agent and waits; ``None`` when it took too long."""
+
+
+class AgentFace(msgspec.Struct, frozen=True):
+    """What the routes need. ``worker`` is ``None`` until the process has started up."""
+
+    configuration: AgentConfiguration
+    incarnation: str
+    worker: Callable[[], Worker | None]
+    execute: Execute
+    restart: Callable[[], None]
+    token: str | None
+
+
+def add_face(app: web.Application, face: AgentFace) -> None:
+    """Serve /info, /status, /logs, /execute and /action."""
+    agent = face.configuration.agent
+
+    def state() -> AgentState:
+        worker = face.worker()
+        return worker.state if worker else AgentState.STARTING
+
+    async def info(_: web.Request) -> web.Response:
+        return web.json_response(
+            {
+                "id": agent.id,
+                "name": agent.id,
+                "description": agent.description,
+                "defaultModel": face.configuration.llm.model,
+                "capabilities": list(agent.capabilities),
+                "version": __version__,
+                "incarnation": face.incarnation,
+                "pid": os.getpid(),
+                "metadata": {"config_sha256": face.configuration.sha256},
+            }
+        )
+
+    async def status(_: web.Request) -> web.Response:
+        worker = face.worker()
+        tasks = list(worker.task_ids) if worker else []
+        return web.json_response(
+            {
+                "status": "stopping" if state() is AgentState.DRAINING else state().value,
+                "current_task": tasks[0] if tasks else None,
+                "tasks": tasks,
+                "tasks_total": worker.tasks_total if worker else 0,
+            }
+        )
+
+    async def logs(request: web.Request) -> web.Response:
+        text = request.query.get("lines", "100")
+        if not text.isdigit() or not 0 < int(text[:9]) <= MAX_LOG_LINES:
+            raise InputRefused(Code.INVALID, f"lines must be between 1 and {MAX_LOG_LINES}")
+        return web.json_response({"lines": recent_lines(int(text))})
+
+    async def execute(request: web.Request) -> web.Response:
+        _check_token(request, face.token)
+        if state() is not AgentState.RUNNING:
+            return web.json_response({"error": f"the agent is {state()}"}, status=409)
+        document = read_json(await request.read())
+        if not isinstance(document, dict) or not isinstance(document.get("parameters"), dict):
+            raise InputRefused(Code.INVALID, 'send {"parameters": {…}}')
+        payload = await face.execute(document["parameters"])
+        if payload is None:
+            return web.json_response({"error": "no result in time"}, status=504)
+        return web.Response(body=payload, content_type="application/json")
+
+    async def action(request: web.Request) -> web.Response:
+        _check_token(request, face.token)
+        document = read_json(await request.read())
+        worker = face.worker()
+        wanted = document.get("action") if isinstance(document, dict) else None
+        if wanted not in ("pause", "resume", "stop", "restart"):
+            raise InputRefused(Code.INVALID, "action must be pause, resume, stop or restart")
+        if worker is None:
+            return web.json_response({"error": "the agent is starting"}, status=409)
+        match wanted:
+            case "pause":
+                worker.pause()
+            case "resume":
+                worker.resume()
+            case "stop":
+                worker.ask_drain()
+            case _:
+                face.restart()
+        return web.json_response({"ok": True, "action": wanted, "status": state().value})
+
+    app.middlewares.append(_errors)
+    app.router.add_get("/info", info)
+    app.router.add_get("/status", status)
+    app.router.add_get("/logs", logs)
+    app.router.add_post("/execute", execute)
+    app.router.add_post("/action", action)
+
+
+def _check_token(request: web.Request, token: str | None) -> None:
+    if token is not None and request.headers.get("Authorization") != f"Bearer {token}":
+        raise NotAllowed("a bearer token is required (AGENT2389_TOKEN)")
+
+
+@web.middleware
+async def _errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except NotAllowed as error:
+        return web.json_response({"error": str(error)}, status=401)
+    except InputRefused as error:
+        return web.json_response({"error": str(error), "code": error.code}, status=400)
+    except Agent2389Error as error:
+        return web.json_response({"error": str(error)}, status=503)

@@ -1,0 +1,86 @@
+"""The processes of a mesh: started, watched, restarted, ended."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from agent2389.telemetry import children
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+CONFIGURATION_EXIT = 3
+
+log = structlog.get_logger(__name__)
+
+
+class Child(msgspec.Struct, frozen=True):
+    """One process to keep running."""
+
+    name: str
+    command: tuple[str, ...]
+    environ: Mapping[str, str]
+    log_file: Path
+
+
+class Supervisor:
+    """Keeps children running until ``stop``. A child with a wrong configuration is not restarted."""
+
+    def __init__(self) -> None:
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._stopping = False
+
+    async def start(self, child: Child) -> asyncio.subprocess.Process:
+        """Start ``child`` and watch it."""
+        process = await self._spawn(child)
+        self._watchers[child.name] = asyncio.create_task(self._watch(child), name=f"watch-{child.name}")
+        return process
+
+    def has_died(self, name: str) -> bool:
+        """Whether the child is not running right now."""
+        return self._processes[name].returncode is not None
+
+    async def stop(self, names: list[str] | None = None, *, seconds: float) -> None:
+        """SIGTERM to ``names`` (all by default) at once, SIGKILL to those that take longer."""
+        self._stopping = True
+        chosen = names if names is not None else list(self._processes)
+        for name in chosen:
+            if (watcher := self._watchers.pop(name, None)) is not None:
+                watcher.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await watcher
+        await asyncio.gather(
+            *(
+                children.stop(self._processes.pop(name), signal.SIGTERM, seconds=seconds)
+                for name in chosen
+                if name in self._processes
+            )
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """The children by name."""
+        return list(self._processes)
+
+    async def _spawn(self, child: Child) -> asyncio.subprocess.Process:
+        process = await children.start(child.command, child.log_file, environ=child.environ)
+        self._processes[child.name] = process
+        return process
+
+    async def _watch(self, child: Child) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            started = asyncio.get_running_loop().time()
+            code = await self._processes[child.name].wait()
+            if code == CONFIGURATION_EXIT:
+                log.error("child has a wrong configuration", name=child.name, log=str(child.log_file))
+                return
+            lived = asyncio.get_running_loop().time() - started
+            pause = FIRST_PAUSE if lived > LONGEST_PAUSE else min(pause * 2, LONGEST_PAUSE)
+            log.warning("child ended, starting it again", name=child.name, code=code, pause=pause)
+            await asyncio.sleep(pause)
+            await self._spawn(child)

@@ -1,0 +1,75 @@
+"""Errors over HTTP: RFC 9457 problem+json, never a trace."""
+
+import uuid
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+import structlog
+from aiohttp import web
+
+from agent2389.errors import Agent2389Error, Conflict, InputRefused, NotAllowed, NotFound, Unreachable
+from agent2389.wire.receipts import Code
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_MALFORMED = {Code.MALFORMED, Code.DUPLICATE_KEY, Code.TOO_DEEP}
+
+log = structlog.get_logger(__name__)
+
+
+def problem(
+    status: int, code: str, detail: str, request_id: str, *, headers: dict[str, str] | None = None
+) -> web.Response:
+    """One problem document."""
+    body = {
+        "type": f"about:blank#{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "request_id": request_id,
+    }
+    return web.json_response(body, status=status, content_type="application/problem+json", headers=headers)
+
+
+def status_of(error: Agent2389Error) -> tuple[int, str]:
+    """HTTP status and code of one of our errors."""
+    match error:
+        case InputRefused():
+            if error.code == Code.TOO_LARGE:
+                return 413, error.code
+            return (400 if error.code in _MALFORMED else 422), error.code
+        case NotFound():
+            return 404, "not_found"
+        case Conflict():
+            return 409, "conflict"
+        case NotAllowed():
+            return 403, "not_allowed"
+        case Unreachable():
+            return 503, "unavailable"
+        case _:
+            return 500, "internal_error"
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns every error into a problem and gives each answer its request id."""
+    request_id = str(uuid.uuid4())
+    try:
+        response = await handler(request)
+    except Agent2389Error as error:
+        status, code = status_of(error)
+        detail = f"{error} ({error.hint})" if error.hint else str(error)
+        headers = {"Retry-After": "2"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+        response = problem(status, code, detail, request_id, headers=headers)
+    except web.HTTPException as error:
+        if error.status < HTTPStatus.BAD_REQUEST:
+            raise
+        code = (error.reason or "error").lower().replace(" ", "_")
+        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+        response = problem(error.status, code, error.reason or "", request_id, headers=headers)
+    except Exception:
+        log.exception("request failed unexpectedly", path=request.path)
+        response = problem(500, "internal_error", "the service failed", request_id)
+    if not response.prepared:
+        response.headers["X-Request-Id"] = request_id
+    return response

@@ -1,0 +1,1 @@
+"""The only room that names real adapters: opens them in order, closes them in reverse."""

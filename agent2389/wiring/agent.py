@@ -1,0 +1,322 @@
+"""One agent process, opened in order and closed in reverse."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from agent2389 import __version__
+from agent2389.agent.http import AgentFace, add_face
+from agent2389.agent.parts import Parts
+from agent2389.agent.presence import Announcer
+from agent2389.agent.task import TaskRun
+from agent2389.agent.worker import Worker
+from agent2389.broker.port import Delivery, Message
+from agent2389.config.model import AgentConfiguration
+from agent2389.errors import ConfigurationError, ModelFailed, RunFailed, Unreachable
+from agent2389.insight.health import Health
+from agent2389.insight.jobs import wait_for_end
+from agent2389.insight.probes import add_probes
+from agent2389.ledger.port import Ledger
+from agent2389.llm.open import open_endpoint, open_model, open_routing_model
+from agent2389.llm.port import Model
+from agent2389.router.build import build_fixed_router, build_router
+from agent2389.router.policy import load_policy
+from agent2389.telemetry.logs import configure_logging, register_secret
+from agent2389.telemetry.metrics import Metrics
+from agent2389.tools.registry import ToolSet
+from agent2389.upkeep.accept import accept_document
+from agent2389.upkeep.dispatch import Dispatcher
+from agent2389.upkeep.intake import Intake
+from agent2389.wire.names import new_uuid7
+from agent2389.wire.topics import MeshTopics
+from agent2389.wiring.counting import CountingObserver
+from agent2389.wiring.servers import (
+    check_mesh,
+    http_server,
+    needs_token,
+    on_stop_signals,
+    open_broker,
+    open_ledger,
+    watch_servers,
+)
+
+DEFAULT_PORT = 8080
+VERIFY_PAUSE = 5.0
+SELF_TEST_SECONDS = 2.0
+FIRST_CONNECT_SECONDS = 3.0
+EXECUTE_SECONDS = 300.0
+
+log = structlog.get_logger(__name__)
+
+
+class _Process:
+    """What the HTTP face and the signals share with the worker while it starts up."""
+
+    def __init__(self) -> None:
+        self.worker: Worker | None = None
+        self.stop = asyncio.Event()
+        self.waiting_for = "starting"
+        self.restart = False
+
+    def ask_stop(self) -> None:
+        """SIGTERM: drain; before the worker runs: just end."""
+        self.stop.set()
+        if self.worker is not None:
+            self.worker.ask_drain()
+
+    def ask_restart(self) -> None:
+        """Drain, then begin anew with the same arguments."""
+        self.restart = True
+        self.ask_stop()
+
+
+async def run_agent(configuration: AgentConfiguration) -> None:
+    """Run one agent until it is told to stop. An unreachable broker or ledger only makes it not ready."""
+    configure_logging(configuration.logging.level, configuration.logging.format)
+    for secret in (configuration.llm.api_key, configuration.health.token):
+        register_secret(secret.get_secret_value() if secret else None)
+    process = _Process()
+    on_stop_signals(process.ask_stop)
+    incarnation = new_uuid7()
+    structlog.contextvars.bind_contextvars(agent_id=configuration.agent.id)
+    metrics = Metrics(__version__)
+    health = Health(
+        agent_id=configuration.agent.id,
+        state=lambda: process.worker.state if process.worker else "starting",
+    )
+    work = asyncio.create_task(_work(configuration, incarnation, process, health, metrics), name="agent")
+    stopped = asyncio.create_task(process.stop.wait(), name="stop")
+    await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if not work.done() and process.worker is None:
+        work.cancel()  # nothing was claimed yet, so there is nothing to drain
+    stopped.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+    if process.restart:
+        os.execv(sys.executable, [sys.executable, "-m", "agent2389", *sys.argv[1:]])  # noqa: S606
+
+
+async def _work(
+    configuration: AgentConfiguration,
+    incarnation: str,
+    process: _Process,
+    health: Health,
+    metrics: Metrics,
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        opened: list[Ledger] = []
+        port = await stack.enter_async_context(
+            http_server(
+                _application(configuration, incarnation, process, health, metrics, opened),
+                configuration.health,
+                DEFAULT_PORT,
+            )
+        )
+        log.info("agent starts", incarnation=incarnation, port=port, version=__version__)
+
+        async def waiting() -> str:
+            if process.waiting_for:
+                raise Unreachable("startup", process.waiting_for)
+            return "complete"
+
+        health.add("startup", waiting)
+
+        def tell(reason: str) -> None:
+            process.waiting_for = reason
+
+        ledger = await open_ledger(configuration.ledger, role="agent2389_agent", tell=tell)
+        stack.push_async_callback(ledger.close)
+        opened.append(ledger)
+        if configuration.agent.tenant != ledger.tenant:
+            raise ConfigurationError(
+                f"the file says tenant {configuration.agent.tenant}, the login belongs to {ledger.tenant}",
+                hint="use a login of that tenant or change agent.tenant",
+            )
+        broker = open_broker(configuration.mqtt, production=configuration.environment == "production")
+        stack.push_async_callback(broker.close)
+        announcer = Announcer(configuration, incarnation, await ledger.mesh_id())
+        client_id = f"{configuration.agent.id}-{incarnation}"
+        connection = await broker.connect(client_id, will=announcer.will())
+        intake_connection = await broker.connect(f"{client_id}-intake", manual_acknowledgement=True)
+        watch_servers(health, ledger, connection)
+        dispatcher = Dispatcher(ledger, connection)
+        tools = ToolSet(configuration)
+        await tools.open()
+        stack.push_async_callback(tools.close)
+        _watch_tools(health, tools)
+        model = open_model(configuration.llm, proxy=configuration.network.proxy)
+        stack.push_async_callback(model.close)
+        parts = _parts(configuration, incarnation, model, tools, metrics)
+        await _verify(model, tell)
+        with contextlib.suppress(Unreachable):
+            # Without a broker the agent works all the same: it claims by polling.
+            await connection.wait_connected(FIRST_CONNECT_SECONDS)
+            await check_mesh(connection, ledger)
+            await _self_test(connection, MeshTopics(ledger.tenant).probe(configuration.agent.id, incarnation))
+        if tools.unavailable:
+            process.waiting_for = "; ".join(f"{name}: {why}" for name, why in tools.unavailable.items())
+            await process.stop.wait()
+            return
+        root = configuration.workspace_root or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="agent2389-"))
+        )
+        worker = Worker(
+            parts,
+            ledger,
+            connection,
+            Intake(
+                ledger,
+                intake_connection,
+                dispatcher,
+                on_dropped=lambda reason: metrics.dropped.labels(reason).inc(),
+                on_submitted=lambda _, source: metrics.submitted.labels(source).inc(),
+            ),
+            dispatcher,
+            announcer,
+            TaskRun(parts, ledger, dispatcher, root),
+        )
+        process.worker = worker
+        process.waiting_for = ""
+        health.started_up = True
+        gc.collect()
+        gc.freeze()
+        log.info("agent runs", capabilities=list(configuration.agent.capabilities))
+        if process.stop.is_set():
+            return
+        await worker.run()
+    log.info("agent stopped")
+
+
+def _application(
+    configuration: AgentConfiguration,
+    incarnation: str,
+    process: _Process,
+    health: Health,
+    metrics: Metrics,
+    opened: list[Ledger],
+) -> web.Application:
+    app = web.Application(client_max_size=512 * 1024)
+    token = configuration.health.token
+    secret = token.get_secret_value() if token else None
+    if secret is None and needs_token(configuration.health):
+        # Off loopback nothing but the probes works without a token, so make one nobody knows.
+        secret = new_uuid7() + new_uuid7()
+
+    async def extra() -> dict[str, Any]:
+        worker = process.worker
+        return (
+            {}
+            if worker is None
+            else {"tasks_running": len(worker.task_ids), "tasks_total": worker.tasks_total}
+        )
+
+    async def refresh() -> dict[str, Any]:
+        worker, agent = process.worker, configuration.agent
+        ready, _ = await health.ready()
+        busy = len(worker.task_ids) if worker else 0
+        metrics.agent_ready.labels(agent.id).set(ready)
+        metrics.agent_slots.labels(agent.id).set(agent.slots)
+        metrics.agent_slots_busy.labels(agent.id).set(busy)
+        metrics.task_running.labels(agent.id).set(min(busy, 1))
+        return {}
+
+    async def execute(parameters: dict[str, Any]) -> bytes | None:
+        instruction = str(parameters.get("instruction") or parameters.get("prompt") or "Work on the input.")
+        document = {"instruction": instruction, "input": parameters, "agent": configuration.agent.id}
+        if not opened:
+            raise Unreachable("ledger", process.waiting_for)
+        submitted = await accept_document(opened[0], msgspec.json.encode(document))
+        detail = await wait_for_end(opened[0], submitted.job_id, EXECUTE_SECONDS)
+        return detail.final.encode() if detail.final else None
+
+    add_probes(app, health, metrics, extra=extra, refresh=refresh)
+    add_face(
+        app,
+        AgentFace(
+            configuration=configuration,
+            incarnation=incarnation,
+            worker=lambda: process.worker,
+            execute=execute,
+            restart=process.ask_restart,
+            token=secret,
+        ),
+    )
+    return app
+
+
+def _parts(
+    configuration: AgentConfiguration, incarnation: str, model: Model, tools: ToolSet, metrics: Metrics
+) -> Parts:
+    routing, section, proxy = configuration.routing, configuration.llm, configuration.network.proxy
+    policy = load_policy(routing.policy)
+    routing_model: list[Model] = []
+
+    def routing_step_model() -> Model:
+        if not routing_model:
+            routing_model.append(open_routing_model(routing.llm, section, proxy=proxy))
+        return routing_model[0]
+
+    return Parts(
+        configuration=configuration,
+        incarnation=incarnation,
+        model=model,
+        router=build_router(routing, policy, routing_step_model),
+        fixed_router=build_fixed_router(),
+        tools=tools,
+        open_endpoint=lambda name: open_endpoint(section, name, proxy=proxy),
+        observer=CountingObserver(metrics, configuration.agent.id),
+    )
+
+
+def _watch_tools(health: Health, tools: ToolSet) -> None:
+    async def tools_ready() -> str:
+        if tools.unavailable:
+            raise RunFailed("; ".join(f"{name}: {why}" for name, why in tools.unavailable.items()))
+        skipped = "; ".join(f"{name} skipped: {why}" for name, why in tools.skipped.items())
+        return skipped or f"{len(tools.specs())} tools"
+
+    health.add("tools", tools_ready)
+
+
+async def _verify(model: Model, tell: Any) -> None:
+    """FR-002: available only after the model endpoint answered; it is asked until it does."""
+    while True:
+        try:
+            await model.verify()
+        except ModelFailed as error:
+            tell(f"model {model.name}: {error}")
+            log.warning("model endpoint not usable yet", model=model.name, reason=str(error))
+            await asyncio.sleep(VERIFY_PAUSE)
+            continue
+        return
+
+
+async def _self_test(connection: Any, topic: str) -> None:
+    """Publish a nonce and read it back: a denied subscription or publish shows no error otherwise."""
+    nonce = new_uuid7().encode()
+    heard = asyncio.Event()
+
+    async def on_probe(delivery: Delivery) -> None:
+        if delivery.payload == nonce:
+            heard.set()
+
+    await connection.subscribe(topic, on_probe)
+    await connection.publish(Message(topic, nonce))
+    try:
+        async with asyncio.timeout(SELF_TEST_SECONDS):
+            await heard.wait()
+    except TimeoutError:
+        raise Unreachable(
+            "broker", "the broker does not deliver to us what we publish", hint="check its ACL"
+        ) from None
+    finally:
+        await connection.unsubscribe(topic)
