@@ -1,0 +1,199 @@
+"""Verbs for a mesh on this machine: up, down, run, ops, agent list, healthcheck, db."""
+
+import asyncio
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from agent2389.cli import output
+from agent2389.cli.client import connected
+from agent2389.config.load import find_file, load_agent, require_key
+from agent2389.config.process import ProcessConfiguration, load_process
+from agent2389.errors import Agent2389Error, ConfigurationError, NotFound
+from agent2389.launch.folder import MeshFile, is_held, read_mesh
+
+DETACH_SECONDS = 60.0
+DOWN_SECONDS = 40.0
+
+
+def up(data: Path | None, agents: Path | None, *, detach: bool, print_env: bool) -> None:
+    """Run a whole mesh here until Ctrl-C."""
+    from agent2389.launch import mesh as launch  # noqa: PLC0415 - --print-env stays fast
+
+    process = load_process()
+    folder = data or process.data
+    if print_env:
+        for name, value in launch.print_env(read_mesh(folder)).items():
+            output.data(f"export {name}={shlex.quote(value)}")
+        return
+    if detach:
+        _detach(folder)
+        return
+    started = time.monotonic()
+
+    def ready(mesh: MeshFile) -> None:
+        took = time.monotonic() - started
+        output.say(f"up in {took:.1f} s · broker: {mesh.broker} at {mesh.broker_url}")
+        output.say(f"model: {launch.model_label(dict(os.environ))}")
+        output.say(f"data and logs in {folder} · Ctrl-C stops everything")
+        output.say(f'more agents: eval "$(agent2389 up --data {shlex.quote(str(folder))} --print-env)"')
+        output.data(mesh.api)
+        sys.stdout.flush()
+
+    options = launch.options_of(process, data=data, agents=agents)
+    asyncio.run(launch.run_mesh(options, output.say, ready))
+
+
+def _detach(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = [item for item in sys.argv[1:] if item != "--detach"]
+    log_file = folder / "logs" / "up.log"
+    log_file.parent.mkdir(exist_ok=True)
+    with log_file.open("ab") as log:
+        child = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-m", "agent2389", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + DETACH_SECONDS
+    while time.monotonic() < deadline:
+        if child.poll() is not None:
+            text = log_file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            output.say("\n".join(text[-4:]))
+            raise SystemExit(child.returncode or 1)
+        try:
+            mesh = read_mesh(folder)
+        except NotFound:
+            time.sleep(0.05)
+            continue
+        if mesh.pid == child.pid:
+            output.data(mesh.api)
+            return
+    raise Agent2389Error("the mesh did not come up in time", hint=f"see {log_file}")
+
+
+def down(data: Path | None) -> None:
+    """Stop the mesh that runs on the data folder."""
+    folder = data or load_process().data
+    if not is_held(folder):
+        raise NotFound(f"no mesh runs on {folder}")
+    pid = int((folder / "lock").read_text(encoding="utf-8").strip())
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + DOWN_SECONDS
+    while is_held(folder):
+        if time.monotonic() > deadline:
+            raise Agent2389Error(f"process {pid} still runs", hint=f"see {folder}/logs")
+        time.sleep(0.05)
+    output.say("down")
+
+
+def run(file: Path | None) -> None:
+    """Run one agent until it is told to stop."""
+    from agent2389.wiring.agent import run_agent  # noqa: PLC0415 - only this verb needs it
+
+    loaded = load_agent(file or find_file(os.environ))
+    require_key(loaded)
+    for warning in loaded.warnings:
+        output.say(f"warning: {warning.key}: {warning.reason}")
+    asyncio.run(run_agent(loaded.configuration))
+
+
+def ops() -> None:
+    """Run the ops service until it is told to stop."""
+    from agent2389.wiring.ops import run_ops  # noqa: PLC0415 - only this verb needs it
+
+    asyncio.run(run_ops(load_process()))
+
+
+async def agents(api: str | None, *, as_json: bool) -> None:
+    """The fleet."""
+    async with connected(api) as client:
+        rows = (await client.get("/api/v1/agents"))["data"]
+    if as_json:
+        output.document(rows)
+        return
+    output.table(
+        [
+            (
+                row["agent_id"],
+                row["state"],
+                ",".join(row["capabilities"]),
+                f"{row['tasks_running']}/{row['slots']}",
+                row["tasks_total"],
+                row["version"],
+                row["incarnation"][:13],
+            )
+            for row in rows
+        ],
+        ("agent", "state", "capabilities", "busy", "done", "version", "incarnation"),
+    )
+
+
+async def show_agent(api: str | None, name: str, *, as_json: bool) -> None:
+    """One agent id with all its incarnations."""
+    async with connected(api) as client:
+        rows = (await client.get("/api/v1/agents"))["data"]
+    chosen = [row for row in rows if row["agent_id"] == name or row["incarnation"].startswith(name)]
+    if not chosen:
+        raise NotFound(f"there is no agent {name}", hint="list them: agent2389 agent list")
+    if as_json:
+        output.document(chosen)
+        return
+    for row in chosen:
+        for key, value in row.items():
+            output.data(f"{key:14} {value}")
+
+
+def healthcheck(path: str) -> None:
+    """Ask the process on HEALTH_PORT here; exit 0 when it answers 200."""
+    process = load_process()
+    bind = process.health.bind
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(bind, bind)  # noqa: S104 - translated, not bound
+    asyncio.run(_healthcheck(f"http://{host}:{process.health.port or 8080}{path}"))
+
+
+async def _healthcheck(url: str) -> None:
+    try:
+        timeout = aiohttp.ClientTimeout(5)
+        async with aiohttp.ClientSession(timeout=timeout) as http, http.get(url) as response:
+            if response.status == 200:
+                return
+            reason = f"{url} answers HTTP {response.status}"
+    except (aiohttp.ClientError, TimeoutError) as error:
+        reason = f"{url} does not answer ({type(error).__name__})"
+    raise NotFound(reason)
+
+
+async def database(action: str, *, as_json: bool) -> None:
+    """``db migrate`` and ``db status``."""
+    from agent2389.ledger.migrate import migrate, status  # noqa: PLC0415 - only this verb needs it
+
+    dsn = _dsn(load_process())
+    if action == "migrate":
+        done = await migrate(dsn)
+        if as_json:
+            output.document(done)
+        else:
+            output.say(f"{len(done)} applied" if done else "nothing to do")
+        return
+    applied, missing = await status(dsn)
+    if as_json:
+        output.document({"applied": applied, "missing": missing})
+        return
+    rows: list[tuple[Any, ...]] = [(name, "applied") for name in applied]
+    output.table(rows + [(name, "missing") for name in missing], ("migration", "state"))
+
+
+def _dsn(process: ProcessConfiguration) -> str:
+    if process.ledger.database_url is None:
+        raise ConfigurationError("DATABASE_URL is not set", hint="export DATABASE_URL=postgresql://…")
+    return process.ledger.database_url.get_secret_value()
