@@ -61,6 +61,9 @@ async def embedded_postgres(data: Path, *, port: int | None = None) -> AsyncIter
     ``Unreachable`` when the server does not start.
     """
     place = _place(data.resolve())
+    data.mkdir(parents=True, exist_ok=True)
+    # Whoever removes the data folder finds here what else belongs to it.
+    (data / "postgres.location").write_text(f"{place.folder}\n", encoding="utf-8")
     binaries = await asyncio.to_thread(_usable, _find_binaries(), place)
     password = await asyncio.to_thread(_password, data)
     cluster = place.folder / "data"

@@ -33,6 +33,7 @@ def words(text: str) -> list[str]:
 def sentences(text: str) -> list[str]:
     """Sentences of running text; headings, tables and list marks are left out."""
     found: list[str] = []
+    text = _with_headings_apart(text)
     for block in re.split(r"\n\s*\n|\n(?=\s*[-*#|])", text):
         lines = [line.strip() for line in block.strip().splitlines()]
         lines = [line for line in lines if line and not line.startswith(("#", "|", "```"))]
@@ -48,6 +49,20 @@ def sentences(text: str) -> list[str]:
             piece.strip() for piece in pieces if len(piece.split()) >= 4 and piece.rstrip()[-1:] in ".!?\"'"
         ]
     return list(dict.fromkeys(found))
+
+
+def _with_headings_apart(text: str) -> str:
+    """Text out of a PDF has no blank lines: a short line without a full stop ends its block."""
+    lines = text.splitlines()
+    longest = max((len(line) for line in lines), default=0)
+    parted: list[str] = []
+    for line in lines:
+        bare = line.strip()
+        if bare and len(bare) < longest * 0.6 and bare[-1] not in ".,;:!?":
+            parted += ["", line, ""]
+        else:
+            parted.append(line)
+    return "\n".join(parted)
 
 
 def _is_full(piece: str) -> bool:
