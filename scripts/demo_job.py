@@ -30,20 +30,26 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def start_mesh(data: Path) -> tuple[subprocess.Popen[str], str]:
-    """`agent2389 up` on a folder and free ports of its own; its address once it is ready."""
+def start_mesh(data: Path) -> subprocess.Popen[str]:
+    """`agent2389 up` on a folder and free ports of its own."""
     environ = {key: value for key, value in os.environ.items() if key not in ("DATABASE_URL", "MQTT_BROKER_URL")}
-    mesh = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-m", "agent2389", "up", "--data", str(data), "--agents", str(ROOT / "agents")],
         env={**environ, "HEALTH_PORT": "0"},
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    address = mesh.stdout.readline().strip() if mesh.stdout else ""
-    if not address:
-        raise SystemExit(mesh.wait() or 1)
-    return mesh, address
+
+
+def stop_mesh(mesh: subprocess.Popen[str], data: Path) -> int:
+    """End the mesh and remove what it kept outside its folder."""
+    mesh.send_signal(signal.SIGINT)
+    code = mesh.wait(60)
+    location = data / "postgres.location"
+    if location.exists():
+        shutil.rmtree(location.read_text().strip(), ignore_errors=True)
+    return code
 
 
 def environment_of(data: Path) -> dict[str, str]:
@@ -121,8 +127,11 @@ def main() -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="agent2389-demo-") as folder:
         data = Path(folder) / "mesh"
-        mesh, address = start_mesh(data)
+        mesh = start_mesh(data)
         try:
+            address = mesh.stdout.readline().strip() if mesh.stdout else ""
+            if not address:
+                raise SystemExit(mesh.wait() or 1)
             environ = environment_of(data)
             say(f"mesh up after {time.monotonic() - started:.1f} s: {address}")
             job_id = f"demo-{uuid.uuid4()}"
@@ -132,11 +141,9 @@ def main() -> None:
             command = [sys.executable, "-m", "agent2389", "--api", address, "trace", job_id]
             subprocess.run(command, check=True, env={**os.environ, **environ})
         finally:
-            mesh.send_signal(signal.SIGINT)
-            code = mesh.wait(60)
-            location = data / "postgres.location"
-            if location.exists():
-                shutil.rmtree(location.read_text().strip(), ignore_errors=True)
+            # A second Ctrl-C must not leave the mesh behind.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            code = stop_mesh(mesh, data)
         say(f"\nstopped (exit {code}); {time.monotonic() - started:.1f} s in all, nothing is left running")
     if result["state"] != "completed":
         raise SystemExit(7)

@@ -101,6 +101,7 @@ class MqttConnection:
         self._reconnects = -1
         self._last_error: str | None = None
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
 
     # port ------------------------------------------------------------------------
 
@@ -168,6 +169,7 @@ class MqttConnection:
 
     async def stop(self) -> None:
         """Disconnect in an orderly way and end the task."""
+        self._stopping = True
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -191,6 +193,9 @@ class MqttConnection:
                 self._ready.clear()
                 self._client = None
                 client.fail_pending("the connection to the broker was lost")
+            if self._stopping:
+                # A disconnect that fails replaces the cancellation that asked for it.
+                return
             lived = asyncio.get_running_loop().time() - started
             self._last_error = _plain(failure)
             if self._speaks_old(failure, lived):

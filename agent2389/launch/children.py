@@ -32,7 +32,7 @@ class Supervisor:
     def __init__(self) -> None:
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
-        self._stopping = False
+        self._spawning: set[asyncio.Task[asyncio.subprocess.Process]] = set()
 
     async def start(self, child: Child) -> asyncio.subprocess.Process:
         """Start ``child`` and watch it."""
@@ -46,7 +46,8 @@ class Supervisor:
 
     async def stop(self, names: list[str] | None = None, *, seconds: float) -> None:
         """SIGTERM to ``names`` (all by default) at once, SIGKILL to those that take longer."""
-        self._stopping = True
+        if self._spawning:
+            await asyncio.gather(*self._spawning, return_exceptions=True)
         chosen = names if names is not None else list(self._processes)
         for name in chosen:
             if (watcher := self._watchers.pop(name, None)) is not None:
@@ -67,6 +68,13 @@ class Supervisor:
         return list(self._processes)
 
     async def _spawn(self, child: Child) -> asyncio.subprocess.Process:
+        """Start and enter the process even when the caller is cancelled meanwhile: nothing is left behind."""
+        task = asyncio.create_task(self._start_and_enter(child))
+        self._spawning.add(task)
+        task.add_done_callback(self._spawning.discard)
+        return await asyncio.shield(task)
+
+    async def _start_and_enter(self, child: Child) -> asyncio.subprocess.Process:
         process = await children.start(child.command, child.log_file, environ=child.environ)
         self._processes[child.name] = process
         return process
