@@ -10,7 +10,7 @@
     ├── NotFound                         5    no such job, agent, blob
     ├── Conflict                         6    locked, taken, already decided
     ├── Unreachable                      9    broker, ledger or API does not answer; retry later
-    ├── RunFailed                        7    one task's attempt failed; knows its protocol code and whether to retry
+    ├── RunFailed                        7    one attempt failed; knows its protocol code and whether to retry
     │   ├── ModelFailed                       the model endpoint failed or answered nonsense
     │   ├── ToolFailed                        a tool failed in a way that ends the attempt
     │   ├── BudgetExceeded                    a limit in calls, tokens, seconds or money

@@ -1,6 +1,7 @@
 """One document through a whole mesh: up, a retained message from a plain MQTT client, result, trace, down."""
 
 import base64
+import hashlib
 import json
 import os
 import shutil
@@ -32,7 +33,9 @@ def say(text: str) -> None:
 
 def start_mesh(data: Path) -> subprocess.Popen[str]:
     """`agent2389 up` on a folder and free ports of its own."""
-    environ = {key: value for key, value in os.environ.items() if key not in ("DATABASE_URL", "MQTT_BROKER_URL")}
+    environ = {
+        key: value for key, value in os.environ.items() if key not in ("DATABASE_URL", "MQTT_BROKER_URL")
+    }
     return subprocess.Popen(
         [sys.executable, "-m", "agent2389", "up", "--data", str(data), "--agents", str(ROOT / "agents")],
         env={**environ, "HEALTH_PORT": "0"},
@@ -111,8 +114,6 @@ def document_job(path: Path, environ: dict[str, str]) -> dict[str, object]:
     if len(content) <= INLINE_BYTES:
         file["content_base64"] = base64.b64encode(content).decode()
     else:
-        import hashlib
-
         file["sha256"] = digest = hashlib.sha256(content).hexdigest()
         headers = {"Authorization": f"Bearer {environ['AGENT2389_TOKEN']}", "Content-Type": kind}
         url = f"{environ['AGENT2389_API']}/api/v1/blobs/{digest}"
@@ -136,7 +137,9 @@ def main() -> None:
             say(f"mesh up after {time.monotonic() - started:.1f} s: {address}")
             job_id = f"demo-{uuid.uuid4()}"
             result = json.loads(send_job(environ["MQTT_BROKER_URL"], job_id, document_job(path, environ)))
-            say(f"\n{'─' * 30} result {'─' * 30}\n{result.get('result', {}).get('text', result.get('error'))}")
+            say(
+                f"\n{'─' * 30} result {'─' * 30}\n{result.get('result', {}).get('text', result.get('error'))}"
+            )
             say(f"{'─' * 30} trace {'─' * 31}")
             command = [sys.executable, "-m", "agent2389", "--api", address, "trace", job_id]
             subprocess.run(command, check=True, env={**os.environ, **environ})

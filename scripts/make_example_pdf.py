@@ -59,7 +59,7 @@ the hospital would cost 9,200 euros once. The council of Halmby will discuss the
 def pages() -> list[list[str]]:
     lines: list[str] = []
     for paragraph in TEXT.split("\n\n"):
-        lines += textwrap.wrap(" ".join(paragraph.split()), WIDTH) + [""]
+        lines += [*textwrap.wrap(" ".join(paragraph.split()), WIDTH), ""]
     return [lines[start : start + LINES] for start in range(0, len(lines), LINES)]
 
 

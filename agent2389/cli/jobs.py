@@ -177,10 +177,9 @@ def render_trace(trace_: dict[str, Any]) -> str:
     usage = trace_["usage"]
     tokens = usage["input_tokens"] + usage["output_tokens"]
     head = " ".join((trace_["instruction"] or "").split())[:60]
-    lines = [
-        f"{trace_['job_id']}  {trace_['state']}  {output.seconds(trace_['seconds'])}  "
-        f"{tokens:,} tok  {output.money(usage['cost_usd'])}  {head}"
-    ]
+    spent = f"{tokens:,} tok  {output.money(usage['cost_usd'])}"
+    took = output.seconds(trace_["seconds"])
+    lines = [f"{trace_['job_id']}  {trace_['state']}  {took}  {spent}  {head}"]
     for hop in trace_["hops"]:
         used = hop["usage"]
         spent = used["input_tokens"] + used["output_tokens"]

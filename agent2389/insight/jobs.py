@@ -8,8 +8,9 @@ import msgspec
 
 from agent2389.errors import InputRefused, NotFound
 from agent2389.ledger.port import Ledger
-from agent2389.ledger.records import JobDetail, Usage
+from agent2389.ledger.records import Usage
 from agent2389.ledger.states import JOB_ENDED
+from agent2389.ledger.views import JobDetail
 
 FIRST_LOOK, SLOWEST_LOOK = 0.02, 0.5
 

@@ -5,7 +5,6 @@ from typing import Protocol
 
 from agent2389.ledger.records import (
     AgentRecord,
-    AgentRow,
     Beat,
     BeatReply,
     Blob,
@@ -18,16 +17,14 @@ from agent2389.ledger.records import (
     Fence,
     FileRef,
     Finish,
-    JobDetail,
-    JobRow,
     NewJob,
-    PoolRow,
     Rejection,
     Submitted,
     Wake,
     Written,
 )
 from agent2389.ledger.states import JobState
+from agent2389.ledger.views import AgentRow, JobDetail, JobRow, PoolRow
 
 
 class Ledger(Protocol):

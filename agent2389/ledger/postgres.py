@@ -12,7 +12,6 @@ from agent2389.ledger.migrate import LEDGER_VERSION
 from agent2389.ledger.postgres_session import Session, check_version
 from agent2389.ledger.records import (
     AgentRecord,
-    AgentRow,
     Beat,
     BeatReply,
     Blob,
@@ -25,16 +24,14 @@ from agent2389.ledger.records import (
     Fence,
     FileRef,
     Finish,
-    JobDetail,
-    JobRow,
     NewJob,
-    PoolRow,
     Rejection,
     Submitted,
     Wake,
     Written,
 )
 from agent2389.ledger.states import JobState
+from agent2389.ledger.views import AgentRow, JobDetail, JobRow, PoolRow
 from agent2389.wire.names import task_id_of
 
 SQL = queries.load("queries.sql")

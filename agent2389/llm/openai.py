@@ -90,7 +90,7 @@ class OpenAIModel:
                         if choice.delta.content:
                             texts.append(choice.delta.content)
                             yield Chunk(text=choice.delta.content)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever the SDK raises becomes our one error
             raise self._failure(error) from None
         if not reason:
             raise ModelFailed("the stream was cut before its end", retryable=True)
@@ -142,7 +142,7 @@ class OpenAIModel:
         try:
             async with asyncio.timeout(request.timeout):
                 completion = await client.chat.completions.create(**self._arguments(request))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever the SDK raises becomes our one error
             raise self._failure(error) from None
         if not getattr(completion, "choices", None):
             raise ModelFailed("the model endpoint answered without a choice", retryable=True)

@@ -10,8 +10,8 @@ _ABBREVIATION = re.compile(r"\b(?:Dr|Mr|Mrs|Ms|Prof|St|No|vs|e\.g|i\.e|approx|In
 _STOP = """
 a an and are as at be been but by can for from had has have he her his how i if in into is it its of on or our
 she so than that the their them then there these they this to was we were what when where which who will with
-would you your not no also only more most other some such very may each per about after before between both did
-do does during over under up down out all any because could
+would you your not no also only more most other some such very may each per about after before between both
+did do does during over under up down out all any because could
 """
 STOP_WORDS = frozenset(_STOP.split())
 

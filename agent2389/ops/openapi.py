@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from agent2389 import __version__
-from agent2389.ledger.records import AgentRow, JobRow, PoolRow
+from agent2389.ledger.views import AgentRow, JobRow, PoolRow
 from agent2389.wire.submission import Submission
 
 _BODIES = {("POST", "/api/v1/jobs"): "Submission"}

@@ -75,6 +75,7 @@ def _redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[
     return event
 
 
-def _remember(_: Any, __: str, line: str) -> str:
-    _recent.append(line)
-    return line
+def _remember(_: Any, __: str, line: Any) -> str:
+    """The renderer's line, kept for /logs."""
+    _recent.append(str(line))
+    return str(line)

@@ -19,7 +19,9 @@ from tests.support.waiting import until
 
 
 def _has_mosquitto() -> bool:
-    return shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:" + os.environ.get("PATH", "")) is not None
+    return (
+        shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:" + os.environ.get("PATH", "")) is not None
+    )
 
 
 KINDS = [
@@ -96,7 +98,9 @@ async def test_properties_travel_where_the_broker_has_them(broker: MqttBroker) -
     assert (properties.response_topic, properties.correlation) == expected
 
 
-async def test_an_orderly_end_publishes_no_will_and_a_crash_does(server: RunningBroker, broker: MqttBroker) -> None:
+async def test_an_orderly_end_publishes_no_will_and_a_crash_does(
+    server: RunningBroker, broker: MqttBroker
+) -> None:
     watcher, heard = await broker.connect("watcher"), Heard()
     await watcher.subscribe("will/+", heard)
     await watcher.wait_connected(5)
@@ -124,7 +128,9 @@ async def test_an_orderly_end_publishes_no_will_and_a_crash_does(server: Running
     assert [delivery.topic for delivery in heard.deliveries] == ["will/rude"]
 
 
-async def test_what_is_not_acknowledged_by_hand_comes_again(server: RunningBroker, broker: MqttBroker) -> None:
+async def test_what_is_not_acknowledged_by_hand_comes_again(
+    server: RunningBroker, broker: MqttBroker
+) -> None:
     connection, heard = await broker.connect("by-hand", manual_acknowledgement=True), Heard()
     await connection.subscribe("work/+", heard)
     await connection.wait_connected(5)

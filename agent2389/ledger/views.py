@@ -1,0 +1,94 @@
+"""What front doors read of the ledger: rows of lists and details, frozen."""
+
+from datetime import datetime
+
+import msgspec
+
+from agent2389.ledger.records import Budget, Change, Json, RouteDecision, TaskResult, Usage
+from agent2389.ledger.states import AgentState, JobState, TaskState
+
+
+class JobRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A job in a list."""
+
+    job_id: str
+    state: JobState
+    capability: str
+    agent: str | None
+    instruction: str | None
+    priority: int
+    source: str
+    created_at: datetime
+    finished_at: datetime | None
+    open_tasks: int
+    hops: int
+    usage: Usage
+    note: str | None = None
+
+
+class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One hop of a job as ``trace`` and the API show it; times are UTC."""
+
+    task_id: str
+    hop: int
+    capability: str
+    bound_agent: str | None
+    state: TaskState
+    priority: int
+    attempt: int
+    crashes: int
+    epoch: int
+    agent_id: str | None
+    reason: str | None
+    queued_at: datetime
+    run_after: datetime
+    claimed_at: datetime | None
+    finished_at: datetime | None
+    result: TaskResult | None
+    error: dict[str, str] | None
+    usage: Usage
+    decision: RouteDecision | None
+
+
+class JobDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """A job with its hops; ``final`` is the stored terminal payload, byte for byte."""
+
+    job: JobRow
+    submission: dict[str, Json]
+    deadline: datetime | None
+    budget: Budget
+    conversation_id: str | None
+    tasks: tuple[TaskRow, ...]
+    changes: tuple[Change, ...]
+    final: str | None
+
+
+class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One incarnation as the fleet shows it; ``state`` is ``lost`` after 30 s without a beat."""
+
+    agent_id: str
+    incarnation: str
+    role: str
+    state: AgentState
+    capabilities: tuple[str, ...]
+    description: str
+    slots: int
+    free_slots: int
+    version: str
+    config_sha256: str
+    started_at: datetime
+    last_beat: datetime
+    tasks_running: int
+    tasks_total: int
+    metadata: dict[str, Json] = {}
+
+
+class PoolRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of one pool; ``oldest_seconds`` is the age of its oldest claimable task."""
+
+    pool: str
+    queued: int
+    running: int
+    agents: int
+    free_slots: int
+    oldest_seconds: float
