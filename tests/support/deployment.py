@@ -34,6 +34,12 @@ def drain_seconds(agent: Document) -> float:
     return float(agent.get("lifecycle", {}).get("drain_timeout_secs", 30))
 
 
+def placeholders() -> set[str]:
+    """Names that the shipped agent files take from the environment in place of a value."""
+    files = sorted((ROOT / "agents").glob("*.toml"))
+    return {name for path in files for name in re.findall(r"\$\{(\w+)", path.read_text(encoding="utf-8"))}
+
+
 # Dockerfile
 
 

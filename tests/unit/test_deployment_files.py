@@ -18,6 +18,7 @@ from tests.support.deployment import (
     data_files,
     drain_seconds,
     instructions,
+    placeholders,
     seconds,
     toml,
 )
@@ -91,9 +92,9 @@ def test_image_is_built_from_the_lock_file_and_nothing_unexpected() -> None:
     syncs = [rest for word, rest in instructions(DOCKERFILE) if word == "RUN" and " sync " in rest]
     assert all("--frozen --no-dev" in sync for sync in syncs)
     assert "--no-editable" in syncs[-1]
-    extras = set(re.findall(r"--extra (\w+)", syncs[-1]))
-    offered = set(toml(ROOT / "pyproject.toml")["project"]["optional-dependencies"])
-    assert extras == offered - {"embedded", "pymupdf", "all"}
+    wanted = [set(re.findall(r"--extra (\w+)", sync)) for sync in syncs]
+    assert wanted == [{"llm", "docs"}] * 2
+    assert wanted[0] <= set(toml(ROOT / "pyproject.toml")["project"]["optional-dependencies"])
 
 
 # Compose
@@ -192,7 +193,7 @@ def test_an_agent_may_drain(services: dict[str, Document], name: str) -> None:
 
 def test_secrets_are_files(services: dict[str, Document]) -> None:
     secret = {variable.name for variable in VARIABLES if variable.secret}
-    known = {variable.name for variable in VARIABLES} | {f"{name}_FILE" for name in secret}
+    known = {variable.name for variable in VARIABLES} | {f"{name}_FILE" for name in secret} | placeholders()
     for name in OURS:
         environment = services[name]["environment"]
         assert not secret & set(environment), name
@@ -200,6 +201,14 @@ def test_secrets_are_files(services: dict[str, Document]) -> None:
         assert set(environment) - {"NEO4J_URI"} <= known, name
         files = {value for key, value in environment.items() if key.endswith("_FILE")}
         assert files == {f"/run/secrets/{item}" for item in services[name]["secrets"]}, name
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_whatever_an_agent_file_asks_for_can_be_set(name: str) -> None:
+    chosen = {"AGENT2389_LLM_PROVIDER": "openai", "AGENT2389_LLM_MODEL": "a-model"}
+    environment = compose(**chosen)["services"][name]["environment"]
+    assert placeholders() <= set(environment)
+    assert {key: environment[key] for key in chosen} == chosen
 
 
 def test_one_command_makes_every_secret(tmp_path: Path) -> None:

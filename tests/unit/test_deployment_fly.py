@@ -3,7 +3,7 @@
 import pytest
 
 from agent2389.config.environment import VARIABLES
-from tests.support.deployment import ROOT, Document, drain_seconds, seconds, toml
+from tests.support.deployment import ROOT, Document, drain_seconds, placeholders, seconds, toml
 
 FLY = ROOT / "fly"
 APPS = ("agent", "broker", "ops")
@@ -166,7 +166,7 @@ def test_files_exist(app: Document) -> None:
 
 def test_nothing_secret_is_written_down(app: Document) -> None:
     secrets = {variable.name for variable in VARIABLES if variable.secret}
-    known = {variable.name for variable in VARIABLES}
+    known = {variable.name for variable in VARIABLES} | placeholders()
     assert not secrets & set(app.get("env", {}))
     assert set(app.get("env", {})) <= known
 
@@ -190,6 +190,7 @@ def test_an_agent_may_drain() -> None:
     (file,) = app["files"]
     assert file["guest_path"] == app["env"]["CONFIG_PATH"] == "/app/config/agent.toml"
     assert "mounts" not in app
+    assert placeholders() <= set(app["env"])
     assert seconds(app["kill_timeout"]) >= drain_seconds(toml(ROOT / file["local_path"])) + 25
     assert toml(ROOT / file["local_path"])["agent"]["id"] == app["app"]
 

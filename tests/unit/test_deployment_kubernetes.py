@@ -15,7 +15,7 @@ from kubernetes_validate.utils import all_versions  # type: ignore[import-untype
 
 from agent2389.config.environment import VARIABLES
 from tests.support import kubernetes_policy as policy
-from tests.support.deployment import ROOT, Document, render, without_hashes
+from tests.support.deployment import ROOT, Document, placeholders, render, without_hashes
 from tests.support.kubernetes_policy import RULES, Rule, Workload, probes, workloads
 
 K8S = ROOT / "k8s"
@@ -187,10 +187,13 @@ def test_network_is_closed_by_default(mesh: list[Document]) -> None:
 
 
 def test_our_containers_get_only_variables_that_exist(mesh: list[Document]) -> None:
-    known = {variable.name for variable in VARIABLES}
+    known = {variable.name for variable in VARIABLES} | placeholders()
     for workload in workloads(mesh):
         if workload.ours:
-            assert {variable["name"] for variable in workload.containers[0]["env"]} <= known
+            given = {variable["name"] for variable in workload.containers[0]["env"]}
+            assert given <= known
+            if workload.labels["app.kubernetes.io/component"] == "agent":
+                assert placeholders() <= given
 
 
 def test_references_lead_somewhere(mesh: list[Document]) -> None:
