@@ -1,5 +1,6 @@
 """An agent's own small HTTP face: what it is, how it stands, its logs, its lifecycle."""
 
+import hmac
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -41,7 +42,8 @@ def add_face(app: web.Application, face: AgentFace) -> None:
         worker = face.worker()
         return worker.state if worker else AgentState.STARTING
 
-    async def info(_: web.Request) -> web.Response:
+    async def info(request: web.Request) -> web.Response:
+        _check_token(request, face.token)
         return web.json_response(
             {
                 "id": agent.id,
@@ -56,7 +58,8 @@ def add_face(app: web.Application, face: AgentFace) -> None:
             }
         )
 
-    async def status(_: web.Request) -> web.Response:
+    async def status(request: web.Request) -> web.Response:
+        _check_token(request, face.token)
         worker = face.worker()
         tasks = list(worker.task_ids) if worker else []
         return web.json_response(
@@ -69,6 +72,7 @@ def add_face(app: web.Application, face: AgentFace) -> None:
         )
 
     async def logs(request: web.Request) -> web.Response:
+        _check_token(request, face.token)
         text = request.query.get("lines", "100")
         if not text.isdigit() or not 0 < int(text[:9]) <= MAX_LOG_LINES:
             raise InputRefused(Code.INVALID, f"lines must be between 1 and {MAX_LOG_LINES}")
@@ -115,7 +119,8 @@ def add_face(app: web.Application, face: AgentFace) -> None:
 
 
 def _check_token(request: web.Request, token: str | None) -> None:
-    if token is not None and request.headers.get("Authorization") != f"Bearer {token}":
+    given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+    if token is not None and not hmac.compare_digest(given.encode(), token.encode()):
         raise NotAllowed("a bearer token is required (AGENT2389_TOKEN)")
 
 

@@ -43,6 +43,8 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("AGENT2389_CA_FILE", "mqtt.ca_file", "CA of the broker's certificate"),
     Variable("AGENT2389_ENVIRONMENT", "environment", "development or production"),
     Variable("AGENT2389_PROXY", "network.proxy", "HTTP or SOCKS proxy of outbound calls"),
+    Variable("AGENT2389_LLM_PROVIDER", "process.llm_provider", "provider of the shipped agents"),
+    Variable("AGENT2389_LLM_MODEL", "process.llm_model", "model of the shipped agents"),
     Variable("AGENT2389_API", "process.api", "address of the ops service"),
     Variable("AGENT2389_DATA", "process.data", "data folder of `up`"),
     Variable("OPENAI_API_KEY", "llm.api_key", "key of provider openai", secret=True),

@@ -12,7 +12,8 @@ import structlog
 from agent2389.telemetry import children
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-CONFIGURATION_EXIT = 3
+HOPELESS = {3, 4, 6}
+"""Exit codes that a new start cannot cure: configuration, rights, conflict."""
 
 log = structlog.get_logger(__name__)
 
@@ -84,8 +85,8 @@ class Supervisor:
         while True:
             started = asyncio.get_running_loop().time()
             code = await self._processes[child.name].wait()
-            if code == CONFIGURATION_EXIT:
-                log.error("child has a wrong configuration", name=child.name, log=str(child.log_file))
+            if code in HOPELESS:
+                log.error("child cannot run", name=child.name, code=code, log=str(child.log_file))
                 return
             lived = asyncio.get_running_loop().time() - started
             pause = FIRST_PAUSE if lived > LONGEST_PAUSE else min(pause * 2, LONGEST_PAUSE)

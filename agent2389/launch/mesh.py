@@ -52,7 +52,7 @@ async def run_mesh(options: Options, tell: Tell, ready: Callable[[MeshFile], Non
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(sign, stop.set)
-    main = asyncio.create_task(_run(options, tell, ready, stop))
+    main = asyncio.create_task(_run(options, tell, ready))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({main, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
@@ -62,7 +62,7 @@ async def run_mesh(options: Options, tell: Tell, ready: Callable[[MeshFile], Non
         await main
 
 
-async def _run(options: Options, tell: Tell, ready: Callable[[MeshFile], None], stop: asyncio.Event) -> None:
+async def _run(options: Options, tell: Tell, ready: Callable[[MeshFile], None]) -> None:
     data = options.data.resolve()
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(held(data))
@@ -103,7 +103,8 @@ async def _run(options: Options, tell: Tell, ready: Callable[[MeshFile], None], 
         await _wait_until_ready(mesh.api, supervisor, data)
         write_mesh(data, mesh)
         ready(mesh)
-        await stop.wait()
+        # Until cancelled, and exactly once: a second cancellation would end servers before their clients.
+        await asyncio.get_running_loop().create_future()
 
 
 def _http_port(options: Options) -> int:

@@ -65,12 +65,14 @@ async def embedded_postgres(data: Path, *, port: int | None = None) -> AsyncIter
     # Whoever removes the data folder finds here what else belongs to it.
     (data / "postgres.location").write_text(f"{place.folder}\n", encoding="utf-8")
     binaries = await asyncio.to_thread(_usable, _find_binaries(), place)
-    password = await asyncio.to_thread(_password, data)
     cluster = place.folder / "data"
     log_file = data / "logs" / "postgres.log"
-    if not (cluster / "PG_VERSION").exists():
-        await _create(binaries, place, cluster, password, log_file)
     await children.end_leftover(cluster / "postmaster.pid", str(cluster), signal.SIGINT)
+    # Without its password the cluster belonged to a data folder that was removed.
+    is_new = not (data / "postgres.password").exists()
+    password = await asyncio.to_thread(_password, data)
+    if is_new or not (cluster / "PG_VERSION").exists():
+        await _create(binaries, place, cluster, password, log_file)
     port = port or children.free_port()
     process = await children.start(
         [
@@ -207,6 +209,8 @@ async def _wait_until_ready(dsn: str, process: asyncio.subprocess.Process, log_f
             break
         try:
             connection = await asyncpg.connect(maintenance, timeout=5)
+        except asyncpg.InvalidPasswordError:
+            break
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await asyncio.sleep(0.03)
             continue

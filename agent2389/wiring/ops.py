@@ -186,9 +186,12 @@ async def _beat(ledger: Ledger, incarnation: str) -> None:
 
 
 async def _leave(ledger: Ledger, connection: Connection, dispatcher: Dispatcher, incarnation: str) -> None:
-    with contextlib.suppress(Agent2389Error):
+    """The last ops that stops cleanly clears the mesh's identity from the broker."""
+    try:
         await ledger.stopped(incarnation)
         await dispatcher.send_leftovers()
         await dispatcher.flush()
         if not any(row.role == "ops" and row.state is AgentState.RUNNING for row in await ledger.agents()):
             await connection.publish(Message(MeshTopics(ledger.tenant).mesh(), b"", retain=True))
+    except Agent2389Error as error:
+        log.warning("left without saying goodbye", reason=str(error))
