@@ -61,7 +61,10 @@ def open_below(root: Path, name: str, flags: int, *, create: bool = False) -> in
     with folder_of(root, parts, create=create) as folder:
         # O_NONBLOCK: a named pipe must not hold us.
         descriptor = os.open(
-            parts[-1], flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=folder
+            parts[-1],
+            (flags & ~os.O_TRUNC) | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+            0o600,
+            dir_fd=folder,
         )
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
@@ -70,4 +73,7 @@ def open_below(root: Path, name: str, flags: int, *, create: bool = False) -> in
     if status.st_nlink > 1:
         os.close(descriptor)
         raise NameRefused("this file is a hard link")
+    if flags & os.O_TRUNC:
+        # Only now: truncating while opening would empty what a hard link points to.
+        os.ftruncate(descriptor, 0)
     return descriptor

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from paho.mqtt import client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.support.structure import ROOT
 
@@ -45,7 +46,7 @@ class Mesh:
         self.messages: list[tuple[str, bytes]] = []
         parts = urlsplit(environ["MQTT_BROKER_URL"])
         self.host, self.port = parts.hostname or "", parts.port or 0
-        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=f"test-{os.getpid()}")
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=f"test-{os.getpid()}")
         self.client.on_message = lambda *arguments: self.messages.append(
             (arguments[2].topic, arguments[2].payload)
         )
@@ -119,7 +120,8 @@ def running_mesh(data: Path, *, agents: Path = ROOT / "agents", **environ: str) 
             process.send_signal(signal.SIGINT)
         process.wait(60)
         log.close()
-        process.stdout.close() if process.stdout else None
+        if process.stdout is not None:
+            process.stdout.close()
         location = data / "postgres.location"
         if location.exists():
             folder = Path(location.read_text().strip())
