@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -127,7 +128,7 @@ def encrypted() -> bytes:
     return output.getvalue()
 
 
-DOCUMENTS = {
+DOCUMENTS: dict[str, Callable[[], bytes]] = {
     "empty.txt": lambda: b"",
     "binary.md": lambda: b"\x00\x01\x02" * 100,
     "latin.txt": lambda: "Größe".encode("latin-1"),
