@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from datetime import UTC, datetime
 
 import structlog
 
@@ -14,7 +15,7 @@ from agent2389.agent.task import TaskRun
 from agent2389.broker.port import Connection
 from agent2389.errors import Agent2389Error, Unreachable
 from agent2389.ledger.port import Ledger
-from agent2389.ledger.records import AgentRecord, Beat, BeatReply, Claim
+from agent2389.ledger.records import AgentRecord, Beat, BeatReply, Change, Claim, Effects
 from agent2389.ledger.states import AgentState
 from agent2389.upkeep.chores import Chores
 from agent2389.upkeep.dispatch import Dispatcher
@@ -267,6 +268,16 @@ class Worker:
         running.job = asyncio.create_task(self._work(running), name=f"task-{task_id}")
         pool = claim.capability if claim.bound_agent is None else agent_bound(claim.bound_agent)
         await self._dispatcher.ring_taken(claim.tenant, pool, task_id, claim.fence.epoch)
+        claimed = Change(
+            tenant=claim.tenant,
+            job_id=claim.job_id,
+            task_id=task_id,
+            type="task.claimed",
+            at=datetime.now(UTC),
+            agent_id=self._agent.id,
+            data={"epoch": claim.fence.epoch, "hop": claim.hop},
+        )
+        await self._dispatcher.perform(Effects(changes=(claimed,)))
 
     async def _work(self, running: Running) -> None:
         claim = running.claim

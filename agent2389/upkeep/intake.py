@@ -128,7 +128,7 @@ class Intake:
 
     async def on_cancel(self, delivery: Delivery) -> None:
         """``cancel/{job_id}``: answered by a receipt."""
-        if not delivery.payload and delivery.retained:
+        if not delivery.payload:  # a retained clear, on every topic
             await delivery.acknowledge()
             return
         job_id = parse_last_level(delivery.topic)
