@@ -77,19 +77,18 @@ async def _serving(program: _Program, folder: Path, port: int) -> AsyncIterator[
     text = _mosquitto(folder, port) if program.kind == "mosquitto" else _nats(folder, port)
     config.write_text(text, encoding="utf-8")
     log_file = folder.parent / "logs" / "broker.log"
-    process = await children.start([program.path, "-c", config], log_file, cwd=Path("/"))
+
+    async def start() -> asyncio.subprocess.Process:
+        process = await children.start([program.path, "-c", config], log_file, cwd=Path("/"))
+        pid_file.write_text(f"{process.pid}\n", encoding="utf-8")
+        return process
+
     try:
-        (folder / "broker.pid").write_text(f"{process.pid}\n", encoding="utf-8")
-        await _wait_until_ready(process, port, log_file)
-        yield RunningBroker(f"mqtt://127.0.0.1:{port}", port, process.pid, program.label)
+        async with children.kept_running(start, signal.SIGTERM) as process:
+            await _wait_until_ready(process, chosen, log_file)
+            yield RunningBroker(f"mqtt://127.0.0.1:{chosen}", chosen, process.pid, program.label)
     finally:
-        await asyncio.shield(children.stop(process, signal.SIGTERM))
-
-
-def _taken(port: int) -> ConfigurationError:
-    return ConfigurationError(
-        f"port {port} is taken", hint="choose another one, or leave it out to take a free one"
-    )
+        pid_file.unlink(missing_ok=True)
 
 
 def _find(environ: Mapping[str, str]) -> _Program:
@@ -152,7 +151,7 @@ def _listens(pid: int, port: int) -> bool:
         return not children.is_free(port)
     try:
         rows = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
-        held = {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+        held = {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
     except OSError:  # it ended, or closed a file meanwhile
         return False
     # Columns: 1 local address in hex, 3 state (0A listens), 9 inode of the socket.

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import re
 import socket
 
 import aiomqtt
@@ -299,4 +300,4 @@ def _number(code: object) -> int:
 
 
 def _plain(error: BaseException) -> str:
-    return str(error).removeprefix("[code:").strip() or type(error).__name__
+    return re.sub(r"^\[code:\d+\] ", "", str(error)).strip() or type(error).__name__
