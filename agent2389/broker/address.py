@@ -68,12 +68,8 @@ def parse_broker_url(
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError:
-        # urlsplit's own words repeat a part of the URL, which can be a part of the password.
-        raise ConfigurationError(
-            "the broker URL has no usable host and port",
-            hint="write mqtt://USER:PASSWORD@HOST:PORT with / # ? @ : in the password percent-encoded",
-        ) from None
+    except ValueError as error:
+        raise ConfigurationError(f"the broker URL is not usable: {error}") from None
     tls = _SCHEMES.get(parts.scheme)
     if tls is None or not parts.hostname:
         raise ConfigurationError(
