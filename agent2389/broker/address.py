@@ -68,8 +68,11 @@ def parse_broker_url(
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"the broker URL is not usable: {error}") from None
+    except ValueError:
+        # The parser's own words may quote a piece of the password.
+        raise ConfigurationError(
+            "the broker URL is not usable", hint="write mqtt://HOST:PORT; percent-encode names and passwords"
+        ) from None
     tls = _SCHEMES.get(parts.scheme)
     if tls is None or not parts.hostname:
         raise ConfigurationError(
