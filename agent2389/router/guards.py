@@ -51,11 +51,12 @@ class Guarded:
             )
         decision = await self._inner.decide(msgspec.structs.replace(situation, candidates=kept))
         names = {candidate.capability for candidate in kept}
-        agents = {agent for candidate in situation.candidates for agent in candidate.agents}
+        agents = {agent for candidate in kept for agent in candidate.agents}
         stray = [
             target
             for target in decision.targets
-            if (target.capability is not None and target.capability not in names)
+            if (target.capability is None and target.agent is None)
+            or (target.capability is not None and target.capability not in names)
             or (target.agent is not None and target.agent not in agents)
         ]
         if stray:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from agent2389.errors import ModelFailed
+from agent2389.errors import ConfigurationError, ModelFailed
 from agent2389.llm.messages import Reply, Request, Role, Schema, TokenUsage, Turn
 from agent2389.llm.port import Model
 from agent2389.router.policy import Policy
@@ -70,7 +70,8 @@ class ModelStep:
                         temperature=self._temperature,
                     )
                 )
-            except ModelFailed as error:
+            except (ModelFailed, ConfigurationError) as error:
+                # A routing model without its key must not undo work that is finished.
                 problem = f"the model failed: {error}"
                 break
             spent.append(reply)

@@ -13,6 +13,11 @@ class Rules:
 
     def __init__(self, rules: tuple[Rule, ...], otherwise: Router) -> None:
         for rule in rules:
+            if sum((rule.to is not None, rule.agent is not None, rule.done)) != 1:
+                raise ConfigurationError(
+                    f"routing rule {rule.path!r} does not say where the work goes",
+                    hint="give it exactly one of to, agent and done",
+                )
             try:
                 findall(rule.path, {})
             except JSONPathError as error:
@@ -24,6 +29,7 @@ class Rules:
         """The decision of the first matching rule whose target is a candidate."""
         document = msgspec.to_builtins(situation)
         names = {candidate.capability for candidate in situation.candidates}
+        agents = {agent for candidate in situation.candidates for agent in candidate.agents}
         rejected: list[Rejected] = []
         for rule in self._rules:
             found = findall(rule.path, document)
@@ -32,8 +38,9 @@ class Rules:
             reason = rule.reason or f"rule {rule.path}"
             if rule.done:
                 return Decision(outcome=Outcome.DONE, strategy="rules", reason=reason)
-            if rule.to is not None and rule.to not in names:
-                rejected.append(Rejected(rule.to, f"{reason}: not among the live candidates"))
+            absent = rule.to not in names if rule.to is not None else rule.agent not in agents
+            if absent:
+                rejected.append(Rejected(rule.to or rule.agent or "", f"{reason}: not a live candidate"))
                 continue
             target = Target(capability=rule.to) if rule.to else Target(agent=rule.agent)
             return Decision(

@@ -18,6 +18,7 @@ from agent2389.tools.port import TaskScope, Tool, ToolOutput
 PARSE_SECONDS = 30.0
 MAX_DOCUMENT_BYTES = 32 * 1024 * 1024
 MAX_CHARACTERS = 200_000
+CUT_NOTE_CHARACTERS = 200
 CHILD = Path(__file__).with_name("document_child.py")
 
 _PATH = {"type": "string", "description": "name of a document in the workspace (PDF, text or markdown)"}
@@ -29,7 +30,7 @@ class DocumentToolkit:
     name = "document"
 
     def missing(self) -> str | None:
-        """Text and markdown always work; PDF needs the extra ``docs``."""
+        """PDF needs the extra ``docs``; without any PDF reader the toolkit is left out."""
         if find_spec("pypdf") is None and find_spec("pypdfium2") is None:
             return "PDF needs the optional dependencies 'docs': pip install 'agent2389[docs]'"
         return None
@@ -61,7 +62,7 @@ class DocumentToolkit:
                 },
                 call=_extract,
                 timeout=PARSE_SECONDS + 5,
-                output_cap=MAX_CHARACTERS,
+                output_cap=MAX_CHARACTERS + CUT_NOTE_CHARACTERS,
             ),
             Tool(
                 name="get_document_info",
@@ -84,6 +85,8 @@ class Parsed(msgspec.Struct, frozen=True):
     text: str = ""
     info: dict[str, Any] = {}
     error: str | None = None
+    cut: bool = False
+    """The document holds more text than was read."""
 
 
 async def _extract(arguments: Mapping[str, Any], scope: TaskScope) -> ToolOutput:
@@ -92,11 +95,13 @@ async def _extract(arguments: Mapping[str, Any], scope: TaskScope) -> ToolOutput
         return ToolOutput(text=f"document rejected: {parsed.error}", failed=True)
     if not parsed.text.strip():
         return ToolOutput(text="document rejected: it holds no text (a scan?)", failed=True)
-    return ToolOutput(text=parsed.text)
+    # Without the note a model would take the part for the whole.
+    note = f"\n[cut after {MAX_CHARACTERS} characters: the document is longer; name pages of a PDF]"
+    return ToolOutput(text=parsed.text + (note if parsed.cut else ""))
 
 
 async def _info(arguments: Mapping[str, Any], scope: TaskScope) -> ToolOutput:
-    parsed = await _parse(scope.workspace, arguments["path"], "1-1")
+    parsed = await _parse(scope.workspace, arguments["path"], "1")
     if parsed.error is not None:
         return ToolOutput(text=f"document rejected: {parsed.error}", failed=True)
     return ToolOutput(

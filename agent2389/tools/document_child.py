@@ -28,11 +28,33 @@ def page_range(pages: "str | None", count: int) -> range:
     if pages is None:
         return range(count)
     first, _, last = pages.partition("-")
-    return range(max(int(first) - 1, 0), min(int(last or first), count))
+    wanted = range(max(int(first) - 1, 0), min(int(last or first), count))
+    if not wanted and count:
+        raise ValueError(f"it has pages 1 to {count}, none of them is in {pages!r}")
+    return wanted
 
 
 def read_pdf(content: bytes, pages: "str | None", limit_characters: int) -> "tuple[str, dict[str, object]]":
-    """Text and facts of a PDF."""
+    """Text and facts of a PDF, by whichever reader is installed."""
+    try:
+        import pypdf  # noqa: PLC0415 - only PDFs pay for it
+    except ModuleNotFoundError:
+        return read_with_pdfium(content, pages, limit_characters)
+    try:
+        return read_with_pypdf(content, pages, limit_characters)
+    except pypdf.errors.LimitReachedError:
+        raise ValueError("it unpacks to more than is allowed") from None
+    except pypdf.errors.FileNotDecryptedError:
+        raise ValueError("it is encrypted") from None
+    except (pypdf.errors.PyPdfError, RecursionError, LookupError, TypeError, AttributeError):
+        # What pypdf throws at rubbish is hardly ever one of its own errors.
+        raise ValueError("it is broken: this is no PDF that can be read") from None
+
+
+def read_with_pypdf(
+    content: bytes, pages: "str | None", limit_characters: int
+) -> "tuple[str, dict[str, object]]":
+    """The usual reader."""
     import pypdf  # noqa: PLC0415 - only PDFs pay for it
 
     reader = pypdf.PdfReader(io.BytesIO(content))
@@ -48,6 +70,32 @@ def read_pdf(content: bytes, pages: "str | None", limit_characters: int) -> "tup
             break
     facts: dict[str, object] = {"kind": "PDF", "pages": len(reader.pages), "bytes": len(content)}
     title = reader.metadata.title if reader.metadata else None
+    if title:
+        facts["title"] = str(title)[:200]
+    return "\n\n".join(texts), facts
+
+
+def read_with_pdfium(
+    content: bytes, pages: "str | None", limit_characters: int
+) -> "tuple[str, dict[str, object]]":
+    """The second reader, for machines without pypdf."""
+    import pypdfium2  # noqa: PLC0415 - only PDFs pay for it
+
+    try:
+        document = pypdfium2.PdfDocument(content)
+        texts: list[str] = []
+        size = 0
+        for number in page_range(pages, len(document)):
+            texts.append(document[number].get_textpage().get_text_bounded().replace("\r\n", "\n"))
+            size += len(texts[-1])
+            if size > limit_characters:
+                break
+    except pypdfium2.PdfiumError as error:
+        if "password" in str(error).lower():
+            raise ValueError("it is encrypted") from None
+        raise ValueError("it is broken: this is no PDF that can be read") from None
+    facts: dict[str, object] = {"kind": "PDF", "pages": len(document), "bytes": len(content)}
+    title = document.get_metadata_dict().get("Title")
     if title:
         facts["title"] = str(title)[:200]
     return "\n\n".join(texts), facts
@@ -79,7 +127,8 @@ def main() -> None:
             text, facts = read_pdf(content, request["pages"], request["limit"])
         else:
             text, facts = read_text(content)
-        answer = {"text": text.encode("utf-8", "replace").decode()[: request["limit"]], "info": facts}
+        kept = text.encode("utf-8", "replace").decode()[: request["limit"]]
+        answer = {"text": kept, "info": facts, "cut": len(kept) < len(text)}
     except ModuleNotFoundError:
         answer = {"error": "PDF needs the optional dependencies 'docs': pip install 'agent2389[docs]'"}
     except MemoryError:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jsonschema_rs
@@ -85,9 +85,15 @@ class ToolSet:
             if toolkit not in hidden
         )
 
-    async def call(self, name: str, arguments: str, scope: TaskScope) -> ToolOutput:
-        """Check and run one call. Every failure is an output for the model; nothing is raised."""
-        if name not in self._tools:
+    async def call(
+        self, name: str, arguments: str, scope: TaskScope, *, allowed: Collection[str] | None = None
+    ) -> ToolOutput:
+        """Check and run one call. Every failure is an output for the model; nothing is raised.
+
+        ``allowed`` are the names shown to the model (``specs``); a tool that a job removed
+        must not run because a model guesses its name. ``None`` allows all.
+        """
+        if name not in self._tools or (allowed is not None and name not in allowed):
             return ToolOutput(text=f"there is no tool named {name[:64]!r}", failed=True)
         _, tool = self._tools[name]
         try:
@@ -123,6 +129,10 @@ class ToolSet:
             await toolkit.open()
         except Agent2389Error as error:
             return str(error)
+        except Exception as error:
+            # Its text may show a path or a secret of this machine: only the log gets it.
+            log.exception("toolkit failed to open", toolkit=name)
+            return f"it failed to open: {type(error).__name__}"
         self._open[name] = toolkit
         return None
 

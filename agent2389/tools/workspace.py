@@ -112,11 +112,19 @@ def _read_bytes(root: Path, name: str) -> bytes:
 def _write_bytes(root: Path, name: str, content: bytes) -> None:
     if len(content) > MAX_FILE_BYTES:
         raise NameRefused("the content is larger than 8 MiB")
-    if sum(1 for _ in root.rglob("*")) >= MAX_FILES:
-        raise NameRefused(f"the workspace holds {MAX_FILES} files already")
+    _check_room(root, name)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     with os.fdopen(open_below(root, name, flags, create=True), "wb") as file:
         file.write(content)
+
+
+def _check_room(root: Path, name: str) -> None:
+    """Raise ``NameRefused`` when ``name`` is new and the workspace is full; folders count as files do."""
+    parts = parts_of(name)
+    if os.path.lexists(root.joinpath(*parts)):
+        return
+    if sum(1 for _ in root.rglob("*")) + len(parts) > MAX_FILES:
+        raise NameRefused(f"the workspace holds no more than {MAX_FILES} files and folders")
 
 
 def _read(root: Path, arguments: Mapping[str, Any]) -> str:
@@ -179,6 +187,9 @@ def _copy(root: Path, arguments: Mapping[str, Any]) -> str:
 def _move(root: Path, arguments: Mapping[str, Any]) -> str:
     source = parts_of(arguments["path"])
     target = parts_of(arguments["to"])
+    # Files only: folders moved into one another would nest deeper than anything that walks them can go.
+    os.close(open_below(root, arguments["path"], os.O_RDONLY))
+    _check_room(root, arguments["to"])
     with folder_of(root, source) as old, folder_of(root, target, create=True) as new:
         os.rename(source[-1], target[-1], src_dir_fd=old, dst_dir_fd=new)
     return f"moved {arguments['path']} to {arguments['to']}"

@@ -12,11 +12,13 @@ from agent2389.config.model import RoutingSection, Rule
 from agent2389.errors import ConfigurationError, ModelFailed
 from agent2389.llm.messages import Chunk, Reply, Request
 from agent2389.llm.openai import parsed
+from agent2389.llm.port import Model
 from agent2389.llm.rehearsal import RehearsalModel
 from agent2389.router.build import build_fixed_router, build_router
+from agent2389.router.guards import Guarded
 from agent2389.router.model import DECISION_SCHEMA
 from agent2389.router.policy import Policy, load_policy
-from agent2389.router.port import Candidate, Outcome, Situation, Step
+from agent2389.router.port import Candidate, Decision, Outcome, Situation, Step, Target
 
 ROOT = Path(__file__).resolve().parents[2]
 CANDIDATES = (
@@ -185,6 +187,54 @@ async def test_rules_go_by_priority_and_skip_absent_targets() -> None:
     assert "first" in decision.rejected[0].why
     with pytest.raises(ConfigurationError):
         build_router(RoutingSection(strategy="rules", rules=(Rule(path="$["),)), load_policy(), Scripted)
+
+
+async def test_rules_never_hand_to_an_agent_that_is_not_a_candidate() -> None:
+    rules = (
+        Rule(path="$.answer", agent="r", priority=9, reason="itself"),
+        Rule(path="$.answer", agent="away", priority=8, reason="gone"),
+        Rule(path="$.answer", agent="w", priority=1, reason="there"),
+    )
+    router = build_router(RoutingSection(strategy="rules", rules=rules), load_policy(), Scripted)
+    decision = await router.decide(situation())
+    assert (decision.targets[0].agent, decision.fallback) == ("w", None)
+    assert {item.capability for item in decision.rejected} == {"r", "away", "research"}
+
+
+@pytest.mark.parametrize("fields", [{}, {"to": "writing", "done": True}, {"to": "writing", "agent": "w"}])
+def test_a_rule_names_exactly_one_end(fields: dict[str, Any]) -> None:
+    rule = Rule(path="$.answer", **fields)
+    with pytest.raises(ConfigurationError):
+        build_router(RoutingSection(strategy="rules", rules=(rule,)), load_policy(), Scripted)
+
+
+class Stray:
+    """A strategy that hands to whatever it is told to."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    async def decide(self, situation: Situation) -> Decision:
+        return Decision(
+            outcome=Outcome.HAND_OFF, strategy="stray", reason=situation.agent_id, targets=(self._target,)
+        )
+
+
+@pytest.mark.parametrize("target", [Target(), Target(agent="r"), Target(capability="research")])
+async def test_the_guard_stops_a_strategy_that_leaves_the_list(target: Target) -> None:
+    decision = await Guarded(Stray(target), load_policy()).decide(situation())
+    assert (decision.outcome, decision.targets) == (Outcome.DONE, ())
+    assert decision.fallback == "outside_candidates"
+
+
+async def test_a_routing_model_without_its_key_falls_back() -> None:
+    def unopened() -> Model:
+        raise ConfigurationError("the variable KEY is not set")
+
+    router = build_router(RoutingSection(strategy="llm"), load_policy(), unopened)
+    decision = await router.decide(situation())
+    assert decision.outcome is Outcome.DONE
+    assert "KEY" in (decision.fallback or "")
 
 
 async def test_a_given_route_is_followed_link_by_link() -> None:

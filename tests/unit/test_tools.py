@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent2389.config.model import AgentConfiguration, AgentSection, ToolEntry
+from agent2389.tools.echo import EchoToolkit
 from agent2389.tools.port import TaskScope, ToolOutput
 from agent2389.tools.registry import ToolSet
 from tests.support.structure import ROOT
@@ -172,6 +173,127 @@ async def test_optional_toolkits_are_skipped_and_required_tools_are_not() -> Non
     names = {spec.name for spec in tools.specs()}
     assert {"echo", "file_read", "read_file"} <= names
     assert "read_file" not in {spec.name for spec in tools.specs(remove=("workspace",))}
+
+
+async def test_a_tool_the_job_removed_does_not_run(tools: ToolSet, scope: TaskScope) -> None:
+    allowed = {spec.name for spec in tools.specs(remove=("workspace",))}
+    arguments = '{"path": "a", "content": "b"}'
+    assert (await tools.call("write_file", arguments, scope, allowed=allowed)).failed
+    assert list(scope.workspace.iterdir()) == []
+    assert not (await tools.call("echo", '{"text": "x"}', scope, allowed=allowed)).failed
+
+
+async def test_moves_neither_nest_folders_nor_leave_them_behind(tools: ToolSet, scope: TaskScope) -> None:
+    await call(tools, scope, "write_file", path="a/b", content="x")
+    assert (await call(tools, scope, "move_file", path="a", to="c/d/a")).failed
+    assert (await call(tools, scope, "move_file", path="absent", to="e/f/g")).failed
+    assert [path.name for path in scope.workspace.iterdir()] == ["a"]
+
+
+async def test_a_full_workspace_takes_changes_but_nothing_new(
+    tools: ToolSet, scope: TaskScope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent2389.tools.workspace.MAX_FILES", 3)
+    assert not (await call(tools, scope, "write_file", path="a/b/c", content="x")).failed
+    assert (await call(tools, scope, "write_file", path="d", content="x")).failed
+    assert (await call(tools, scope, "copy_file", path="a/b/c", to="d")).failed
+    assert (await call(tools, scope, "move_file", path="a/b/c", to="e/d")).failed
+    assert not (await call(tools, scope, "write_file", path="a/b/c", content="y")).failed
+    assert (await call(tools, scope, "read_file", path="a/b/c")).text == "y"
+
+
+async def test_a_cut_document_says_so(tools: ToolSet, scope: TaskScope) -> None:
+    (scope.workspace / "whole.txt").write_text("a" * 200_000)
+    (scope.workspace / "long.txt").write_text("a" * 200_001)
+    assert (await call(tools, scope, "extract_document_text", path="whole.txt")).text == "a" * 200_000
+    assert (
+        "[cut after 200000 characters"
+        in (await call(tools, scope, "extract_document_text", path="long.txt")).text
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("rubbish.pdf", "it is broken"),
+        ("cut.pdf", "it is broken"),
+        ("encrypted.pdf", "it is encrypted"),
+        ("empty.txt", "it is empty"),
+        ("latin.txt", "it is not UTF-8 text"),
+    ],
+)
+async def test_a_rejected_document_has_a_reason_for_people(
+    tools: ToolSet, scope: TaskScope, name: str, reason: str
+) -> None:
+    (scope.workspace / name).write_bytes(DOCUMENTS[name]())
+    assert reason in (await call(tools, scope, "extract_document_text", path=name)).text
+
+
+@pytest.mark.parametrize("pages", ["9-9", "3-2", "0"])
+async def test_pages_that_are_not_there_are_named(tools: ToolSet, scope: TaskScope, pages: str) -> None:
+    (scope.workspace / "a.pdf").write_bytes((ROOT / "examples" / "bicycle-counters.pdf").read_bytes())
+    output = await call(tools, scope, "extract_document_text", path="a.pdf", pages=pages)
+    assert output.failed
+    assert "it has pages 1 to" in output.text
+
+
+def test_the_second_pdf_reader_reads_the_same() -> None:
+    from agent2389.tools.document_child import read_with_pdfium, read_with_pypdf
+
+    content = (ROOT / "examples" / "bicycle-counters.pdf").read_bytes()
+    text, facts = read_with_pdfium(content, None, 200_000)
+    usual, usual_facts = read_with_pypdf(content, None, 200_000)
+    assert text.split() == usual.split()
+    assert facts == usual_facts
+    for name, reason in (("rubbish.pdf", "broken"), ("encrypted.pdf", "encrypted")):
+        with pytest.raises(ValueError, match=reason):
+            read_with_pdfium(DOCUMENTS[name](), None, 200_000)
+
+
+LIMITS = {
+    "memory": ("bytearray(2 * 1024**3)", "MemoryError"),
+    "files": ("[open('/dev/null') for _ in range(100)]", "Too many open files"),
+    "disk": ("open(target, 'wb', 0).write(b'x')", "File too large"),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_the_limits_of_the_child_bite(name: str, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    action, expected = LIMITS[name]
+    program = (
+        "import runpy, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "target = sys.argv[2]\n"
+        "runpy.run_path(sys.argv[1])['limit']()\n"
+        f"{action}\n"
+    )
+    child = ROOT / "agent2389" / "tools" / "document_child.py"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program, str(child), str(tmp_path / "file")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert expected in done.stderr
+
+
+async def test_a_toolkit_that_breaks_while_opening_is_skipped_without_its_secrets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Broken(EchoToolkit):
+        async def open(self) -> None:
+            raise OSError("/home/somebody/secret")
+
+    monkeypatch.setattr("agent2389.tools.registry.TOOLKITS", {"broken": Broken, "echo": EchoToolkit})
+    tools = ToolSet(configuration("broken", "echo"))
+    await tools.open()
+    assert tools.skipped == {"broken": "it failed to open: OSError"}
+    assert [spec.name for spec in tools.specs()] == ["echo"]
 
 
 def test_the_example_pdf_is_reproducible() -> None:
