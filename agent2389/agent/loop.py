@@ -62,7 +62,7 @@ class Loop:
             running.partial = reply.text or running.partial
             if not reply.tool_calls:
                 return self._answer(reply)
-            outputs = await self._call_tools(reply.tool_calls, scope, running)
+            outputs = await self._call_tools(reply.tool_calls, specs, scope, running)
             turns = (
                 *turns,
                 Turn(role=Role.ASSISTANT, text=reply.text, tool_calls=reply.tool_calls),
@@ -112,15 +112,16 @@ class Loop:
         return reply
 
     async def _call_tools(
-        self, calls: tuple[ToolCall, ...], scope: TaskScope, running: Running
+        self, calls: tuple[ToolCall, ...], specs: tuple[ToolSpec, ...], scope: TaskScope, running: Running
     ) -> list[ToolOutput]:
         for _ in calls:
             self._meter.before_tool_call(running.partial)
             self._meter.add(Usage(tool_calls=1))
-        return await asyncio.gather(*(self._call_tool(call, scope) for call in calls))
+        allowed = frozenset(spec.name for spec in specs)
+        return await asyncio.gather(*(self._call_tool(call, allowed, scope) for call in calls))
 
-    async def _call_tool(self, call: ToolCall, scope: TaskScope) -> ToolOutput:
+    async def _call_tool(self, call: ToolCall, allowed: frozenset[str], scope: TaskScope) -> ToolOutput:
         started = time.monotonic()
-        output = await self._tools.call(call.name, call.arguments, scope)
+        output = await self._tools.call(call.name, call.arguments, scope, allowed=allowed)
         self._observer.tool_called(call.name, time.monotonic() - started, failed=output.failed)
         return output
