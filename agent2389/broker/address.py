@@ -69,9 +69,10 @@ def parse_broker_url(
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        # The parser's own words may quote a piece of the password.
+        # urlsplit's own words repeat a part of the URL, which can be a part of the password.
         raise ConfigurationError(
-            "the broker URL is not usable", hint="write mqtt://HOST:PORT; percent-encode names and passwords"
+            "the broker URL has no usable host and port",
+            hint="write mqtt://USER:PASSWORD@HOST:PORT with / # ? @ : in the password percent-encoded",
         ) from None
     tls = _SCHEMES.get(parts.scheme)
     if tls is None or not parts.hostname:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 import sysconfig
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -51,21 +52,44 @@ async def local_broker(
     config = folder / f"{program.kind}.conf"
     await children.end_leftover(pid_file, str(config), signal.SIGTERM)
     if port is not None and not children.is_free(port):
-        raise ConfigurationError(
-            f"port {port} is taken", hint="choose another one, or leave it out to take a free one"
-        )
+        raise _taken(port)
     chosen = port or (DEFAULT_PORT if children.is_free(DEFAULT_PORT) else children.free_port())
-    text = _mosquitto(folder, chosen) if program.kind == "mosquitto" else _nats(folder, chosen)
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                running = await stack.enter_async_context(_serving(program, folder, chosen))
+            except Unreachable:
+                if children.is_free(chosen):
+                    raise
+                # Another start took the port between the look and the listen.
+                if port is not None:
+                    raise _taken(port) from None
+                chosen = children.free_port()
+                running = await stack.enter_async_context(_serving(program, folder, chosen))
+            yield running
+    finally:
+        pid_file.unlink(missing_ok=True)
+
+
+@contextlib.asynccontextmanager
+async def _serving(program: _Program, folder: Path, port: int) -> AsyncIterator[RunningBroker]:
+    config = folder / f"{program.kind}.conf"
+    text = _mosquitto(folder, port) if program.kind == "mosquitto" else _nats(folder, port)
     config.write_text(text, encoding="utf-8")
-    log_file = data / "logs" / "broker.log"
+    log_file = folder.parent / "logs" / "broker.log"
     process = await children.start([program.path, "-c", config], log_file, cwd=Path("/"))
     try:
-        pid_file.write_text(f"{process.pid}\n", encoding="utf-8")
-        await _wait_until_ready(process, chosen, log_file)
-        yield RunningBroker(f"mqtt://127.0.0.1:{chosen}", chosen, process.pid, program.label)
+        (folder / "broker.pid").write_text(f"{process.pid}\n", encoding="utf-8")
+        await _wait_until_ready(process, port, log_file)
+        yield RunningBroker(f"mqtt://127.0.0.1:{port}", port, process.pid, program.label)
     finally:
         await asyncio.shield(children.stop(process, signal.SIGTERM))
-        pid_file.unlink(missing_ok=True)
+
+
+def _taken(port: int) -> ConfigurationError:
+    return ConfigurationError(
+        f"port {port} is taken", hint="choose another one, or leave it out to take a free one"
+    )
 
 
 def _find(environ: Mapping[str, str]) -> _Program:
@@ -122,16 +146,28 @@ max_payload: 8388608
 """
 
 
+def _listens(pid: int, port: int) -> bool:
+    """Whether ``pid`` itself holds the port: somebody else's broker would answer just as well."""
+    if sys.platform != "linux":
+        return not children.is_free(port)
+    try:
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
+        held = {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    except OSError:  # it ended, or closed a file meanwhile
+        return False
+    # Columns: 1 local address in hex, 3 state (0A listens), 9 inode of the socket.
+    own = f"0100007F:{port:04X}"
+    return any(row[1] == own and row[3] == "0A" and f"socket:[{row[9]}]" in held for row in rows)
+
+
 async def _wait_until_ready(process: asyncio.subprocess.Process, port: int, log_file: Path) -> None:
     deadline = asyncio.get_running_loop().time() + START_SECONDS
     while asyncio.get_running_loop().time() < deadline and process.returncode is None:
-        if children.is_free(port):
+        if not _listens(process.pid, port):
             await asyncio.sleep(0.02)
             continue
         try:
-            async with aiomqtt.Client(
-                "127.0.0.1", port, timeout=2, protocol=aiomqtt.ProtocolVersion.V311
-            ):
+            async with aiomqtt.Client("127.0.0.1", port, timeout=2, protocol=aiomqtt.ProtocolVersion.V311):
                 return
         except aiomqtt.MqttError:
             await asyncio.sleep(0.05)

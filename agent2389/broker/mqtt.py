@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import re
 import socket
 
 import aiomqtt
@@ -12,7 +13,7 @@ from aiomqtt.exceptions import MqttConnectError
 from paho.mqtt import client as paho
 
 from agent2389.broker.address import BrokerAddress
-from agent2389.broker.filters import matches
+from agent2389.broker.dispatch import dispatch, refuse_unsendable
 from agent2389.broker.mqtt_client import CheckedClient, read_properties, subscribe_options
 from agent2389.broker.port import (
     Connection,
@@ -21,11 +22,9 @@ from agent2389.broker.port import (
     Handler,
     Hook,
     Message,
-    PublishRefused,
 )
 from agent2389.errors import Agent2389Error, Unreachable
 
-MAX_PAYLOAD = 262_144
 KEEPALIVE_SECONDS = 30
 CONNECT_SECONDS = 5.0
 PROBE_SECONDS = 2.0
@@ -50,6 +49,8 @@ class MqttBroker:
         self._tls = address.tls_context()
         self._connections: list[MqttConnection] = []
         self.version5 = True
+        self.settled = False
+        """Whether a connection was complete once: the version is known then, a later failure says nothing."""
 
     async def connect(
         self, client_id: str, *, will: Message | None = None, manual_acknowledgement: bool = False
@@ -118,11 +119,7 @@ class MqttConnection:
 
     async def publish(self, message: Message) -> None:
         """Send and wait for the PUBACK of QoS 1."""
-        if len(message.payload) > MAX_PAYLOAD:
-            raise PublishRefused(
-                f"{len(message.payload)} bytes are more than the {MAX_PAYLOAD} of a message",
-                hint="send large values as blobs",
-            )
+        refuse_unsendable(message)
         client = self._client
         if client is None:
             raise Unreachable("broker", self._last_error or "not connected to the broker")
@@ -197,13 +194,14 @@ class MqttConnection:
                 # A disconnect that fails replaces the cancellation that asked for it.
                 return
             lived = asyncio.get_running_loop().time() - started
-            self._last_error = _plain(failure)
+            cause = _cause(failure)
+            self._last_error = _plain(cause)
             if self._speaks_old(failure, lived):
                 log.info("broker speaks MQTT 3.1.1", client_id=self._client_id)
                 self._broker.version5 = False
                 continue
             pause = FIRST_PAUSE if lived > LONGEST_PAUSE else min(pause * 2, LONGEST_PAUSE)
-            if _number(getattr(failure, "rc", None)) == _TAKEN_OVER:
+            if _number(getattr(cause, "rc", None)) == _TAKEN_OVER:
                 log.error("another process uses this client id", client_id=self._client_id)
                 pause = TAKEN_OVER_PAUSE
             log.warning("broker connection lost", client_id=self._client_id, reason=self._last_error)
@@ -223,9 +221,11 @@ class MqttConnection:
                     settle.cancel()
 
     async def _settle(self, client: CheckedClient) -> None:
+        self._last_error = None
         for topic_filter, (_, qos) in list(self._routes.items()):
             await self._subscribe(client, topic_filter, qos)
         self._client = client
+        self._broker.settled = True
         self._reconnects += 1
         for topic_filter, (_, qos) in list(self._routes.items()):
             if topic_filter not in client.granted:
@@ -235,16 +235,20 @@ class MqttConnection:
                 await hook()
             except Agent2389Error as error:
                 log.warning("a step after connecting failed", reason=str(error))
-        self._last_error = None
-        self._ready.set()
+            except Exception:
+                # A bug in one step must not end the connection for good.
+                log.exception("a step after connecting failed", client_id=self._client_id)
+        if not client.is_over:
+            self._ready.set()
 
     async def _subscribe(self, client: CheckedClient, topic_filter: str, qos: int) -> None:
         options = subscribe_options(qos, version5=self._broker.version5)
         try:
             codes = await client.subscribe(topic_filter, **options)
         except aiomqtt.MqttError as error:
-            # The connection is going down; the next one subscribes again.
+            # Without its SUBACK this connection could stay deaf: the next one subscribes again.
             self._last_error = _plain(error)
+            client.give_up()
             return
         client.granted.add(topic_filter)
         if any(_number(code) >= 0x80 for code in codes):
@@ -262,12 +266,10 @@ class MqttConnection:
                 properties=read_properties(message.properties),
                 acknowledge=_acknowledge(client, message.mid, message.qos) if self._manual else _nothing,
             )
-            for topic_filter, (handler, _) in list(self._routes.items()):
-                if matches(topic_filter, topic):
-                    await _handle(handler, delivery)
+            await dispatch(self._routes, delivery)
 
     def _speaks_old(self, failure: BaseException, lived: float) -> bool:
-        if not self._broker.version5 or self._reconnects >= 0:
+        if not self._broker.version5 or self._broker.settled:
             return False
         if isinstance(failure, MqttConnectError):
             return _number(failure.rc) in _WRONG_VERSION
@@ -286,12 +288,9 @@ async def _nothing() -> None:
     """Automatic acknowledgement: there is nothing left to do."""
 
 
-async def _handle(handler: Handler, delivery: Delivery) -> None:
-    try:
-        await handler(delivery)
-    except Exception:
-        # One bad message must not end the connection that carries all others.
-        log.exception("handler failed", topic=delivery.topic)
+def _cause(failure: BaseException) -> BaseException:
+    """What ended a connection; aiomqtt chains the broker's reason below a general message."""
+    return failure.__cause__ if isinstance(failure.__cause__, aiomqtt.MqttError) else failure
 
 
 def _number(code: object) -> int:
@@ -301,4 +300,4 @@ def _number(code: object) -> int:
 
 
 def _plain(error: BaseException) -> str:
-    return str(error).removeprefix("[code:").strip() or type(error).__name__
+    return re.sub(r"^\[code:\d+\] ", "", str(error)).strip() or type(error).__name__

@@ -39,6 +39,11 @@ class CheckedClient(aiomqtt.Client):
         if not self.is_over:
             self._client.ack(mid, qos)
 
+    def give_up(self) -> None:
+        """End this connection, whatever state it is in."""
+        if not self.is_over:
+            self._client.disconnect()
+
     @property
     def is_over(self) -> bool:
         """Whether the connection ended."""
@@ -88,6 +93,13 @@ class CheckedClient(aiomqtt.Client):
         if answer is not None and not answer.done():
             answer.set_result(reason_code)
         super()._on_publish(client, userdata, mid, reason_code, properties)
+
+    def _on_disconnect(
+        self, client: Any, userdata: Any, flags: Any, reason_code: ReasonCode, properties: Any = None
+    ) -> None:
+        # After a CONNECT that nobody answered in time aiomqtt fails here, with a traceback on the terminal.
+        if not self._connected.cancelled():
+            super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
 
 def subscribe_options(qos: int, *, version5: bool) -> dict[str, Any]:
