@@ -1,36 +1,20 @@
-"""What every ledger promises; run here on real Postgres."""
+"""What every ledger promises."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
 from agent2389.errors import InputRefused, NotFound
-from agent2389.ledger.port import Ledger
 from agent2389.ledger.records import Beat, Failure, Fence, FileRef, NextTask, Rejection
 from agent2389.ledger.states import AgentState, JobState, TaskState
+from tests.contract.conftest import SHORT_LEASE
 from tests.support.jobs import claim_one, finish, join, new_job
-from tests.support.postgres import Databases
-from tests.support.waiting import until
-
-SHORT_LEASE = 0.4
+from tests.support.stepped import SteppedLedger
 
 
-@pytest.fixture
-async def ledger(databases: Databases) -> AsyncIterator[Ledger]:
-    async with databases.ledger() as ledger:
-        yield ledger
-
-
-@pytest.fixture
-async def hasty(databases: Databases) -> AsyncIterator[Ledger]:
-    async with databases.ledger(lease_seconds=SHORT_LEASE) as ledger:
-        yield ledger
-
-
-async def test_the_same_job_is_a_duplicate_and_other_content_a_conflict(ledger: Ledger) -> None:
+async def test_the_same_job_is_a_duplicate_and_other_content_a_conflict(ledger: SteppedLedger) -> None:
     first = await ledger.submit(new_job())
     again = await ledger.submit(new_job())
     other = await ledger.submit(new_job(content_hash="other"))
@@ -41,26 +25,26 @@ async def test_the_same_job_is_a_duplicate_and_other_content_a_conflict(ledger: 
     assert json.loads(other.effects.deliveries[0].body)["code"] == "conflict"
 
 
-async def test_a_bare_topic_reuses_recent_content(ledger: Ledger) -> None:
+async def test_a_bare_topic_reuses_recent_content(ledger: SteppedLedger) -> None:
     first = await ledger.submit(new_job("a", content_hash="same", recent_seconds=60))
     second = await ledger.submit(new_job("b", content_hash="same", recent_seconds=60))
     assert (second.verdict, second.job_id) == ("duplicate", first.job_id)
 
 
-async def test_a_reply_topic_gets_the_receipt_too(ledger: Ledger) -> None:
+async def test_a_reply_topic_gets_the_receipt_too(ledger: SteppedLedger) -> None:
     submitted = await ledger.submit(new_job(reply_to="agent2389/v1/default/replies/me", correlation="abcd"))
     topics = [row.topic for row in submitted.effects.deliveries]
     assert topics == [None, "agent2389/v1/default/replies/me"]
 
 
-async def test_a_job_expired_on_arrival_is_refused(ledger: Ledger) -> None:
+async def test_a_job_expired_on_arrival_is_refused(ledger: SteppedLedger) -> None:
     with pytest.raises(InputRefused) as refused:
-        await ledger.submit(new_job(deadline=datetime.now(UTC) - timedelta(seconds=1)))
+        await ledger.submit(new_job(deadline=ledger.time() - timedelta(seconds=1)))
     assert refused.value.code == "expired"
     assert await ledger.jobs() == ()
 
 
-async def test_urgent_work_comes_first_then_older_work(ledger: Ledger) -> None:
+async def test_urgent_work_comes_first_then_older_work(ledger: SteppedLedger) -> None:
     incarnation = await join(ledger)
     for name, priority in (("old", 5), ("new", 5), ("urgent", 9), ("later", 0)):
         await ledger.submit(new_job(name, priority=priority))
@@ -68,7 +52,7 @@ async def test_urgent_work_comes_first_then_older_work(ledger: Ledger) -> None:
     assert order == ["urgent", "old", "new", "later"]
 
 
-async def test_one_task_has_one_winner(ledger: Ledger) -> None:
+async def test_one_task_has_one_winner(ledger: SteppedLedger) -> None:
     incarnations = [await join(ledger, f"agent{number}") for number in range(6)]
     submitted = await ledger.submit(new_job())
     task_id = submitted.effects.wakes[0].task_id
@@ -76,7 +60,7 @@ async def test_one_task_has_one_winner(ledger: Ledger) -> None:
     assert sum(claim is not None for claim in claims) == 1
 
 
-async def test_only_running_agents_of_the_pool_claim(ledger: Ledger) -> None:
+async def test_only_running_agents_of_the_pool_claim(ledger: SteppedLedger) -> None:
     paused = await join(ledger, "paused", state="paused")
     other = await join(ledger, "other", "writing")
     bound = await join(ledger, "bound", "writing")
@@ -87,17 +71,17 @@ async def test_only_running_agents_of_the_pool_claim(ledger: Ledger) -> None:
     assert [claim.job_id for claim in await ledger.claim_batch(bound, 5)] == ["for-bound"]
 
 
-async def test_work_that_is_not_due_waits_and_rings_when_it_is(ledger: Ledger) -> None:
+async def test_work_that_is_not_due_waits_and_rings_when_it_is(ledger: SteppedLedger) -> None:
     incarnation = await join(ledger)
-    submitted = await ledger.submit(new_job(not_before=datetime.now(UTC) + timedelta(seconds=0.5)))
+    submitted = await ledger.submit(new_job(not_before=ledger.time() + timedelta(seconds=0.5)))
     assert not submitted.effects.wakes
     assert await ledger.claim_batch(incarnation, 1) == []
-    wakes = await until(ledger.ring_due)
+    wakes = await ledger.until(ledger.ring_due)
     assert [wake.job_id for wake in wakes] == ["job-1"]
     assert (await claim_one(ledger, incarnation)).job_id == "job-1"
 
 
-async def test_a_job_runs_over_two_hops_with_history_files_and_cost(ledger: Ledger) -> None:
+async def test_a_job_runs_over_two_hops_with_history_files_and_cost(ledger: SteppedLedger) -> None:
     incarnation = await join(ledger, "r1", "research", "writing")
     file = FileRef("a" * 64, 3, "text/plain", "source.txt", "abc")
     await ledger.submit(new_job(files=(file,), conversation_id="talk"))
@@ -126,7 +110,7 @@ async def test_a_job_runs_over_two_hops_with_history_files_and_cost(ledger: Ledg
     assert all(hop["finished_at"].endswith("Z") for hop in final["route"])
 
 
-async def test_a_repeated_finish_changes_nothing(ledger: Ledger) -> None:
+async def test_a_repeated_finish_changes_nothing(ledger: SteppedLedger) -> None:
     incarnation = await join(ledger)
     await ledger.submit(new_job())
     claim = await claim_one(ledger, incarnation)
@@ -137,7 +121,7 @@ async def test_a_repeated_finish_changes_nothing(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("which", ["token", "epoch"])
-async def test_whoever_lacks_the_fence_changes_nothing(ledger: Ledger, which: str) -> None:
+async def test_whoever_lacks_the_fence_changes_nothing(ledger: SteppedLedger, which: str) -> None:
     incarnation = await join(ledger)
     await ledger.submit(new_job())
     good = (await claim_one(ledger, incarnation)).fence
@@ -161,11 +145,11 @@ async def test_whoever_lacks_the_fence_changes_nothing(ledger: Ledger, which: st
     assert (await ledger.finish(good, finish(), "job-1")).verdict == "ok"
 
 
-async def test_a_zombie_cannot_close_the_next_attempt(hasty: Ledger) -> None:
+async def test_a_zombie_cannot_close_the_next_attempt(hasty: SteppedLedger) -> None:
     dead, alive = await join(hasty, "dead"), await join(hasty, "alive")
     await hasty.submit(new_job())
     zombie = await claim_one(hasty, dead)
-    effects = await until(lambda: _reaped(hasty))
+    effects = await hasty.until(lambda: _reaped(hasty))
     assert [wake.epoch for wake in effects.wakes] == [1]
     fresh = await claim_one(hasty, alive)
     assert (fresh.fence.epoch, fresh.crashes, fresh.attempt) == (2, 1, 0)
@@ -176,42 +160,42 @@ async def test_a_zombie_cannot_close_the_next_attempt(hasty: Ledger) -> None:
     assert "task.fenced" in [change.type for change in detail.changes]
 
 
-async def _reaped(ledger: Ledger) -> object:
+async def _reaped(ledger: SteppedLedger) -> object:
     effects = await ledger.reap()
     return effects if effects.wakes or effects.changes else None
 
 
-async def test_a_task_that_kills_three_owners_is_poison(hasty: Ledger) -> None:
+async def test_a_task_that_kills_three_owners_is_poison(hasty: SteppedLedger) -> None:
     incarnation = await join(hasty)
     await hasty.submit(new_job())
     for _ in range(3):
         await claim_one(hasty, incarnation)
-        await until(lambda: _reaped(hasty))
+        await hasty.until(lambda: _reaped(hasty))
     final = json.loads((await hasty.job("job-1")).final or "")
     assert final["state"] == "failed"
     assert "died 3 times" in final["error"]["message"]
     assert await hasty.claim_batch(incarnation, 1) == []
 
 
-async def test_the_beat_extends_a_lease(hasty: Ledger) -> None:
+async def test_the_beat_extends_a_lease(hasty: SteppedLedger) -> None:
     incarnation = await join(hasty)
     await hasty.submit(new_job())
     claim = await claim_one(hasty, incarnation)
-    deadline = asyncio.get_running_loop().time() + 3 * SHORT_LEASE
-    while asyncio.get_running_loop().time() < deadline:
+    end = hasty.time() + timedelta(seconds=3 * SHORT_LEASE)
+    while hasty.time() < end:
         beat = Beat(incarnation=incarnation, state=AgentState.RUNNING, free_slots=3, held=(claim.fence,))
         assert (await hasty.beat(beat)).tasks == {claim.fence.task_id: "ok"}
         assert not (await hasty.reap()).wakes
-        await asyncio.sleep(SHORT_LEASE / 4)
+        await hasty.advance(SHORT_LEASE / 4)
     assert (await hasty.finish(claim.fence, finish(), "job-1")).verdict == "ok"
 
 
-async def test_failures_are_tried_again_and_end_the_job_at_last(ledger: Ledger) -> None:
+async def test_failures_are_tried_again_and_end_the_job_at_last(ledger: SteppedLedger) -> None:
     incarnation = await join(ledger)
     await ledger.submit(new_job())
     failure = Failure(code="llm_error", message="the endpoint is away", retryable=True)
     for attempt in range(3):
-        claims = await until(lambda: ledger.claim_batch(incarnation, 1), seconds=15)
+        claims = await ledger.until(lambda: ledger.claim_batch(incarnation, 1), seconds=15)
         assert claims[0].attempt == attempt
         written = await ledger.fail(claims[0].fence, failure)
     assert (written.task_state, written.job_state) == (TaskState.DEAD, JobState.FAILED)
@@ -219,7 +203,7 @@ async def test_failures_are_tried_again_and_end_the_job_at_last(ledger: Ledger) 
     assert final["error"] == {"code": "llm_error", "message": "the endpoint is away"}
 
 
-async def test_what_cannot_succeed_is_not_tried_again(ledger: Ledger) -> None:
+async def test_what_cannot_succeed_is_not_tried_again(ledger: SteppedLedger) -> None:
     incarnation = await join(ledger)
     await ledger.submit(new_job())
     claim = await claim_one(ledger, incarnation)
@@ -228,7 +212,7 @@ async def test_what_cannot_succeed_is_not_tried_again(ledger: Ledger) -> None:
     assert json.loads((await ledger.job("job-1")).final or "")["result"]["text"] == "so far"
 
 
-async def test_a_released_task_burns_no_attempt(ledger: Ledger) -> None:
+async def test_a_released_task_burns_no_attempt(ledger: SteppedLedger) -> None:
     incarnation = await join(ledger)
     await ledger.submit(new_job())
     claim = await claim_one(ledger, incarnation)
@@ -238,7 +222,7 @@ async def test_a_released_task_burns_no_attempt(ledger: Ledger) -> None:
     assert (again.attempt, again.crashes, again.fence.epoch) == (0, 0, 2)
 
 
-async def test_cancel_of_waiting_work_is_at_once(ledger: Ledger) -> None:
+async def test_cancel_of_waiting_work_is_at_once(ledger: SteppedLedger) -> None:
     await ledger.submit(new_job())
     written = await ledger.cancel("job-1", "me")
     assert (written.verdict, written.job_state) == ("ok", JobState.CANCELLED)
@@ -247,7 +231,7 @@ async def test_cancel_of_waiting_work_is_at_once(ledger: Ledger) -> None:
         await ledger.cancel("nobody", "me")
 
 
-async def test_cancel_of_owned_work_goes_through_the_owner(ledger: Ledger) -> None:
+async def test_cancel_of_owned_work_goes_through_the_owner(ledger: SteppedLedger) -> None:
     incarnation = await join(ledger)
     await ledger.submit(new_job())
     claim = await claim_one(ledger, incarnation)
@@ -259,13 +243,13 @@ async def test_cancel_of_owned_work_goes_through_the_owner(ledger: Ledger) -> No
     assert stopped.job_state is JobState.CANCELLED
 
 
-async def test_a_deadline_ends_waiting_work(ledger: Ledger) -> None:
-    await ledger.submit(new_job(deadline=datetime.now(UTC) + timedelta(seconds=0.3)))
-    await until(lambda: _reaped(ledger))
+async def test_a_deadline_ends_waiting_work(ledger: SteppedLedger) -> None:
+    await ledger.submit(new_job(deadline=ledger.time() + timedelta(seconds=0.3)))
+    await ledger.until(lambda: _reaped(ledger))
     assert json.loads((await ledger.job("job-1")).final or "")["state"] == "expired"
 
 
-async def test_the_hop_limit_fails_the_job_with_a_reason(ledger: Ledger) -> None:
+async def test_the_hop_limit_fails_the_job_with_a_reason(ledger: SteppedLedger) -> None:
     incarnation = await join(ledger)
     await ledger.submit(new_job(max_hops=1))
     claim = await claim_one(ledger, incarnation)
@@ -274,7 +258,7 @@ async def test_the_hop_limit_fails_the_job_with_a_reason(ledger: Ledger) -> None
     assert "hop limit of 1" in json.loads((await ledger.job("job-1")).final or "")["error"]["message"]
 
 
-async def test_the_board_shows_what_lasts_and_sends_each_version_once(ledger: Ledger) -> None:
+async def test_the_board_shows_what_lasts_and_sends_each_version_once(ledger: SteppedLedger) -> None:
     incarnation = await join(ledger)
     await ledger.submit(new_job())
 
@@ -282,7 +266,7 @@ async def test_the_board_shows_what_lasts_and_sends_each_version_once(ledger: Le
         await ledger.refresh_board()
         return await ledger.lease_board(10)
 
-    rows = await until(open_row)
+    rows = await ledger.until(open_row)
     assert [(row.kind, row.key[0]) for row in rows] == [("open", "research")]
     await ledger.board_sent(rows)
     assert await ledger.lease_board(10) == ()
@@ -294,30 +278,30 @@ async def test_the_board_shows_what_lasts_and_sends_each_version_once(ledger: Le
         found = await ledger.lease_board(10)
         return {row.kind: row for row in found} if found else None
 
-    rows_by_kind = await until(both)
+    rows_by_kind = await ledger.until(both)
     assert json.loads(rows_by_kind["result"].payload)["job_id"] == "job-1"
     seen = set(rows_by_kind)
     if "open" not in seen:
-        seen |= set(await until(both))
+        seen |= set(await ledger.until(both))
     assert seen == {"open", "result"}
 
 
-async def test_a_state_too_short_to_see_never_reaches_the_board(ledger: Ledger) -> None:
+async def test_a_state_too_short_to_see_never_reaches_the_board(ledger: SteppedLedger) -> None:
     await ledger.submit(new_job())
     await ledger.cancel("job-1", "me")
     await ledger.refresh_board()
     assert [row.kind for row in await ledger.lease_board(10)] == ["result"]
 
 
-async def test_leftover_deliveries_are_taken_once(ledger: Ledger) -> None:
+async def test_leftover_deliveries_are_taken_once(ledger: SteppedLedger) -> None:
     submitted = await ledger.submit(new_job())
-    leftovers = await until(lambda: ledger.take_outbox(10))
+    leftovers = await ledger.until(lambda: ledger.take_outbox(10))
     assert [row.id for row in leftovers] == [row.id for row in submitted.effects.deliveries]
     assert await ledger.take_outbox(10) == ()
     await ledger.outbox_sent([row.id for row in leftovers])
 
 
-async def test_blobs_by_content(ledger: Ledger) -> None:
+async def test_blobs_by_content(ledger: SteppedLedger) -> None:
     digest = await ledger.put_blob(b"content", "text/plain")
     assert digest == await ledger.put_blob(b"content", "text/plain")
     assert (await ledger.get_blob(digest)).content == b"content"
@@ -326,13 +310,13 @@ async def test_blobs_by_content(ledger: Ledger) -> None:
         await ledger.get_blob("f" * 64)
 
 
-async def test_a_refused_message_is_evidence_once(ledger: Ledger) -> None:
+async def test_a_refused_message_is_evidence_once(ledger: SteppedLedger) -> None:
     rejection = Rejection(topic="t", payload_sha256="x", size=1, code="malformed")
     assert await ledger.reject(rejection) is True
     assert await ledger.reject(rejection) is False
 
 
-async def test_reads(ledger: Ledger) -> None:
+async def test_reads(ledger: SteppedLedger) -> None:
     await join(ledger, "r1", "research")
     for name in ("one", "two", "three"):
         await ledger.submit(new_job(name))
@@ -347,7 +331,7 @@ async def test_reads(ledger: Ledger) -> None:
         await ledger.job("nobody")
 
 
-async def test_the_beat_tells_peers_backlog_and_late_chores(ledger: Ledger) -> None:
+async def test_the_beat_tells_peers_backlog_and_late_chores(ledger: SteppedLedger) -> None:
     one, two = await join(ledger, "one"), await join(ledger, "two")
     reply = await ledger.beat(Beat(incarnation=one, state=AgentState.RUNNING, free_slots=4))
     assert reply.peers is not None
@@ -362,7 +346,7 @@ async def test_the_beat_tells_peers_backlog_and_late_chores(ledger: Ledger) -> N
     assert await ledger.take_chore("reap", 5.0) is False
 
 
-async def test_stop_tells_whether_the_agent_id_is_gone(ledger: Ledger) -> None:
+async def test_stop_tells_whether_the_agent_id_is_gone(ledger: SteppedLedger) -> None:
     one = await join(ledger, "same")
     await ledger.submit(new_job())
     assert await ledger.stopped(one) is True

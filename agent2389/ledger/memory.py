@@ -1,0 +1,255 @@
+"""The ledger in memory: the readable specification that Postgres is held to, for tests and simulation."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from agent2389.errors import InputRefused, NotFound
+from agent2389.ledger import (
+    memory_agents,
+    memory_board,
+    memory_invariants,
+    memory_owners,
+    memory_producers,
+    memory_reads,
+    memory_upkeep,
+)
+from agent2389.ledger.memory_tables import Tables, digest
+from agent2389.ledger.records import (
+    AgentRecord,
+    Beat,
+    BeatReply,
+    Blob,
+    BoardMessage,
+    Change,
+    Claim,
+    Delivery,
+    Effects,
+    Failure,
+    Fence,
+    FileRef,
+    Finish,
+    NewJob,
+    Rejection,
+    Submitted,
+    Wake,
+    Written,
+)
+from agent2389.ledger.states import JobState
+from agent2389.ledger.views import AgentRow, JobDetail, JobRow, PoolRow
+
+LARGEST_BLOB = 32 * 1024 * 1024
+
+
+def _wall_clock() -> datetime:
+    return datetime.now(UTC)
+
+
+class MemoryLedger:
+    """``ledger.port.Ledger`` without a database.
+
+    No method awaits while it writes, so each is one transaction. ``now`` is the ledger's clock
+    (aware, UTC); ``seed`` decides tokens and jitter. Ledgers that share ``tables`` are logins of
+    one database: give each its ``tenant``; ``now`` and ``seed`` are then those of the tables.
+    """
+
+    def __init__(
+        self,
+        *,
+        now: Callable[[], datetime] = _wall_clock,
+        seed: int | None = None,
+        lease_seconds: float = 30.0,
+        tenant: str = "default",
+        tables: Tables | None = None,
+    ) -> None:
+        self.tables = tables or Tables(now, random.Random(seed))  # noqa: S311 - nothing is secret here
+        self._tenant = tenant
+        self._lease = lease_seconds
+        self._chores: dict[str, float] = {}
+
+    def check_invariants(self, *, settled: bool = False) -> None:
+        """Raise ``RuleBroken`` when a rule does not hold; ``settled`` right after a refresh of the board."""
+        memory_invariants.check(self.tables, settled=settled)
+
+    @property
+    def tenant(self) -> str:
+        """The tenant of this login."""
+        return self._tenant
+
+    def expect_chores(self, intervals: Mapping[str, float]) -> None:
+        """The chores, with their intervals in seconds, whose lateness the beat reports."""
+        self._chores = dict(intervals)
+
+    async def check(self) -> None:
+        """Memory always answers."""
+
+    async def mesh_id(self) -> str:
+        """The identity of this ledger."""
+        return self.tables.mesh_id
+
+    # producers -------------------------------------------------------------------
+
+    async def submit(self, job: NewJob) -> Submitted:
+        """T1 to T3."""
+        return memory_producers.submit(self.tables, self._tenant, job)
+
+    async def reject(self, rejection: Rejection) -> bool:
+        """T4."""
+        return memory_producers.reject(self.tables, self._tenant, rejection)
+
+    async def cancel(self, job_id: str, actor: str) -> Written:
+        """T18, T19."""
+        return memory_producers.cancel(self.tables, self._tenant, job_id, actor)
+
+    # agents ----------------------------------------------------------------------
+
+    async def register(self, agent: AgentRecord) -> None:
+        """Enter or refresh this incarnation."""
+        memory_agents.register(self.tables, self._tenant, agent)
+
+    async def beat(self, beat: Beat) -> BeatReply:
+        """Extend leases, report, learn."""
+        return memory_agents.beat(self.tables, self._tenant, beat, self._chores)
+
+    async def stopped(self, incarnation: str) -> bool:
+        """The process ends."""
+        return memory_agents.stopped(self.tables, self._tenant, incarnation)
+
+    async def claim(self, task_id: str, incarnation: str) -> Claim | None:
+        """T5 to T7 for one task."""
+        won = self._claim(incarnation, 1, task_id)
+        return won[0] if won else None
+
+    async def claim_batch(self, incarnation: str, limit: int) -> Sequence[Claim]:
+        """T5 to T7 for up to ``limit`` tasks."""
+        return self._claim(incarnation, limit, None)
+
+    async def checkpoint(self, fence: Fence, manifest: dict[str, FileRef]) -> Written:
+        """Keep the workspace as it is."""
+        return memory_owners.checkpoint(self.tables, self._tenant, fence, manifest)
+
+    async def finish(self, fence: Fence, finish: Finish, job_id: str) -> Written:  # noqa: ARG002 - the task knows
+        """T15."""
+        return memory_owners.finish(self.tables, self._tenant, fence, finish)
+
+    async def fail(self, fence: Fence, failure: Failure) -> Written:
+        """T12 to T14."""
+        return memory_owners.fail(self.tables, self._tenant, fence, failure)
+
+    async def release(self, fence: Fence, reason: str) -> Written:
+        """T9."""
+        return memory_owners.release(self.tables, self._tenant, fence, reason)
+
+    async def stop_task(self, fence: Fence, partial: str) -> Written:
+        """T29."""
+        return memory_owners.stop_task(self.tables, self._tenant, fence, partial)
+
+    # upkeep ----------------------------------------------------------------------
+
+    async def take_chore(self, chore: str, interval_seconds: float) -> bool:
+        """Whether this caller runs ``chore`` now."""
+        return memory_upkeep.take_chore(self.tables, chore, interval_seconds)
+
+    async def reap(self) -> Effects:
+        """T11, T20, T30."""
+        return memory_upkeep.reap(self.tables)
+
+    async def ring_due(self) -> Sequence[Wake]:
+        """Wakes of tasks that became due."""
+        return memory_upkeep.ring_due(self.tables)
+
+    async def refresh_board(self) -> None:
+        """Bring the derived board rows in line."""
+        memory_board.refresh(self.tables)
+
+    async def lease_board(self, limit: int) -> Sequence[BoardMessage]:
+        """Take unsent board rows."""
+        return memory_board.lease(self.tables, limit)
+
+    async def board_sent(self, sent: Sequence[BoardMessage]) -> None:
+        """Mark board rows as sent."""
+        memory_board.sent(self.tables, sent)
+
+    async def board_reset(self) -> None:
+        """Send every board row again."""
+        memory_board.reset(self.tables)
+
+    async def take_outbox(self, limit: int) -> Sequence[Delivery]:
+        """Deliveries nobody sent."""
+        return memory_upkeep.take_outbox(self.tables, limit)
+
+    async def outbox_sent(self, ids: Sequence[int]) -> None:
+        """Forget sent deliveries."""
+        memory_upkeep.outbox_sent(self.tables, ids)
+
+    async def retire(self) -> Sequence[AgentRow]:
+        """Retention; incarnations to clear from the broker."""
+        return memory_upkeep.retire(self.tables)
+
+    # blobs -----------------------------------------------------------------------
+
+    async def put_blob(self, content: bytes, media_type: str) -> str:
+        """Store and return the SHA-256. Raises ``InputRefused`` above 32 MiB."""
+        if len(content) > LARGEST_BLOB:
+            raise InputRefused("invalid", "a blob is larger than 32 MiB", hint="split the file")
+        sha256 = digest(content)
+        self.tables.blobs.setdefault((self._tenant, sha256), Blob(sha256, media_type, content))
+        return sha256
+
+    async def get_blob(self, sha256: str) -> Blob:
+        """Raises ``NotFound``."""
+        blob = self.tables.blobs.get((self._tenant, sha256))
+        if blob is None:
+            raise NotFound(
+                f"there is no blob {sha256[:12]}…", hint="upload it with PUT /api/v1/blobs/{sha256}"
+            )
+        return blob
+
+    async def missing_blobs(self, hashes: Sequence[str]) -> Sequence[str]:
+        """Which hashes are not stored."""
+        return [sha256 for sha256 in hashes if (self._tenant, sha256) not in self.tables.blobs]
+
+    # reads -----------------------------------------------------------------------
+
+    async def jobs(
+        self, *, state: JobState | None = None, limit: int = 50, before: str | None = None
+    ) -> Sequence[JobRow]:
+        """Newest first."""
+        return memory_reads.jobs(self.tables, self._tenant, state=state, limit=limit, before=before)
+
+    async def find_jobs(self, prefix: str, limit: int = 3) -> Sequence[str]:
+        """Job ids by prefix."""
+        return memory_reads.find_jobs(self.tables, self._tenant, prefix, limit)
+
+    async def job(self, job_id: str) -> JobDetail:
+        """Raises ``NotFound``."""
+        return memory_reads.job(self.tables, self._tenant, job_id)
+
+    async def changes(self, job_id: str, after: int = 0) -> Sequence[tuple[int, Change]]:
+        """Events of a job."""
+        return memory_reads.changes(self.tables, self._tenant, job_id, after)
+
+    async def agents(self) -> Sequence[AgentRow]:
+        """Incarnations of the last day."""
+        return memory_reads.agents(self.tables, self._tenant)
+
+    async def pools(self) -> Sequence[PoolRow]:
+        """Counts by pool."""
+        return memory_reads.pools(self.tables, self._tenant)
+
+    async def job_counts(self) -> dict[JobState, int]:
+        """Jobs by state."""
+        return memory_reads.job_counts(self.tables, self._tenant)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    def _claim(self, incarnation: str, limit: int, task_id: str | None) -> list[Claim]:
+        return memory_agents.claim(
+            self.tables,
+            self._tenant,
+            incarnation,
+            wanted=lambda task: task_id is None or task.task_id == task_id,
+            limit=limit,
+            lease_seconds=self._lease,
+        )

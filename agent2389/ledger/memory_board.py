@@ -1,0 +1,109 @@
+"""The board of the in-memory ledger: retained topics as versioned rows."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from agent2389.ledger.memory_parts import as_text, show_on_board, zulu
+from agent2389.ledger.memory_tables import BoardKey, BoardRow, Tables, TaskRecord
+from agent2389.ledger.memory_upkeep import LEASE, take_chore
+from agent2389.ledger.records import BoardMessage
+from agent2389.ledger.states import OWNED, TaskState
+
+SETTLED = timedelta(milliseconds=250)
+"""A state that ends sooner is never shown."""
+REFRESH_SECONDS = 0.2
+MOST_OPEN = 100
+
+
+def refresh(tables: Tables) -> None:
+    """Bring ``open`` and ``claim`` in line with the tasks; at most five times a second."""
+    if not take_chore(tables, "refresh_board", REFRESH_SECONDS):
+        return
+    wanted = derived(tables)
+    for key, row in tables.board.items():
+        if key[1] != "result" and row.payload is not None and key not in wanted:
+            show_on_board(tables, *key, None)
+    for key, payload in wanted.items():
+        known = tables.board.get(key)
+        if known is None or known.payload is None:
+            show_on_board(tables, *key, payload)
+
+
+def derived(tables: Tables) -> dict[BoardKey, str]:
+    """What the tasks say should be shown: the first hundred of every pool, and who owns what."""
+    settled = tables.now() - SETTLED
+    found: dict[BoardKey, str] = {}
+    for task in _first_of_pools(tables):
+        if task.run_after <= tables.now() and max(task.queued_at, task.run_after) <= settled:
+            ids = (task.pool, task.task_id, str(task.epoch))
+            found[task.tenant, "open", ids] = _payload(task, task.queued_at, {"priority": task.priority})
+    for task in tables.tasks.values():
+        if task.state in OWNED and task.claimed_at is not None and task.claimed_at <= settled:
+            owned = (task.task_id, str(task.epoch))
+            found[task.tenant, "claim", owned] = _payload(task, task.claimed_at, {"agent_id": task.agent_id})
+    return found
+
+
+def _first_of_pools(tables: Tables) -> list[TaskRecord]:
+    pools: dict[tuple[str, str], list[TaskRecord]] = {}
+    for task in tables.tasks.values():
+        if task.state is TaskState.QUEUED:
+            pools.setdefault((task.tenant, task.pool), []).append(task)
+    ordered = (sorted(waiting, key=lambda task: task.claim_order) for waiting in pools.values())
+    return [task for waiting in ordered for task in waiting[:MOST_OPEN]]
+
+
+def _payload(task: TaskRecord, since: datetime, more: dict[str, object]) -> str:
+    return as_text(
+        {
+            "task_id": task.task_id,
+            "job_id": task.job_id,
+            "epoch": task.epoch,
+            "capability": task.pool,
+            **more,
+            "since": zulu(since),
+        }
+    )
+
+
+def lease(tables: Tables, limit: int) -> Sequence[BoardMessage]:
+    """Take unsent rows for ten seconds; a clear of what never reached the broker is dropped instead."""
+    now = tables.now()
+    for key in [key for key, row in tables.board.items() if row.payload is None and not row.on_wire]:
+        del tables.board[key]
+    unsent = [
+        (key, row)
+        for key, row in tables.board.items()
+        if row.sent_version != row.version and (row.lease_until is None or row.lease_until <= now)
+    ]
+    unsent.sort(key=lambda item: item[1].changed_at)
+    return tuple(_take(tables, key, row) for key, row in unsent[:limit])
+
+
+def _take(tables: Tables, key: BoardKey, row: BoardRow) -> BoardMessage:
+    row.lease, row.lease_until, row.on_wire = tables.token(), tables.now() + LEASE, True
+    tenant, kind, ids = key
+    return BoardMessage(
+        tenant=tenant, kind=kind, key=ids, payload=row.payload, version=row.version, lease=row.lease
+    )
+
+
+def sent(tables: Tables, messages: Sequence[BoardMessage]) -> None:
+    """Sent for good only where the lease still stands and nothing changed; else it is sent again."""
+    for message in messages:
+        row = tables.board.get((message.tenant, message.kind, message.key))
+        if row is None:
+            continue
+        holds = row.lease == message.lease and row.version == message.version
+        row.sent_version = row.version if holds else None
+        row.lease = row.lease_until = None
+    for key in [key for key, row in tables.board.items() if row.payload is None]:
+        if tables.board[key].sent_version == tables.board[key].version:
+            del tables.board[key]
+
+
+def reset(tables: Tables) -> None:
+    """The broker forgot everything: send every topic again."""
+    for row in tables.board.values():
+        if row.payload is not None:
+            row.sent_version, row.changed_at = None, tables.now()
