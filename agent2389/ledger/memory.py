@@ -10,9 +10,11 @@ from agent2389.ledger import (
     memory_board,
     memory_invariants,
     memory_owners,
+    memory_people,
     memory_producers,
     memory_reads,
     memory_upkeep,
+    memory_waiting,
 )
 from agent2389.ledger.memory_tables import Tables, digest
 from agent2389.ledger.records import (
@@ -30,13 +32,15 @@ from agent2389.ledger.records import (
     FileRef,
     Finish,
     NewJob,
+    NextTask,
     Rejection,
     Submitted,
+    Waiting,
     Wake,
     Written,
 )
 from agent2389.ledger.states import JobState
-from agent2389.ledger.views import AgentRow, JobDetail, JobRow, PoolRow
+from agent2389.ledger.views import AgentRow, ApprovalRow, ForeignTask, JobDetail, JobRow, PoolRow
 
 LARGEST_BLOB = 32 * 1024 * 1024
 
@@ -144,6 +148,95 @@ class MemoryLedger:
         """T29."""
         return memory_owners.stop_task(self.tables, self._tenant, fence, partial)
 
+    async def wait(self, fence: Fence, waiting: Waiting) -> Written:
+        """T24."""
+        return memory_waiting.wait(self.tables, self._tenant, fence, waiting)
+
+    # foreign agents --------------------------------------------------------------
+
+    async def foreign_tasks(self, limit: int) -> Sequence[ForeignTask]:
+        """Tasks bound to agents without a row here."""
+        return memory_waiting.foreign_tasks(self.tables, self._tenant, limit)
+
+    async def forward(self, task_id: str, until: datetime) -> Written | None:
+        """T26."""
+        return memory_waiting.forward(self.tables, self._tenant, task_id, until)
+
+    async def forward_ended(
+        self,
+        task_id: str,
+        attempt: int,
+        outcome: Finish | Failure,
+        job_id: str,  # noqa: ARG002 - the task knows
+    ) -> Written:
+        """T27."""
+        return memory_waiting.forward_ended(self.tables, self._tenant, task_id, attempt, outcome)
+
+    # people ------------------------------------------------------------------------
+
+    async def decide(
+        self,
+        task_id: str,
+        action: str,
+        *,
+        job_id: str,  # noqa: ARG002 - the task knows
+        actor: str,
+        words: str | None = None,
+        next: NextTask | None = None,  # noqa: A002 - the wire's word
+    ) -> Written:
+        """T21."""
+        return memory_people.decide(
+            self.tables, self._tenant, task_id, action, actor=actor, words=words, onward=next
+        )
+
+    async def escalate(self, job_id: str, actor: str, *, task_id: str | None = None, reason: str) -> Written:
+        """T28."""
+        return memory_people.escalate(
+            self.tables, self._tenant, job_id, task_id=task_id, actor=actor, reason=reason
+        )
+
+    async def clone(
+        self, job_id: str, new_job_id: str, actor: str, *, correction: str | None = None
+    ) -> Submitted:
+        """T22."""
+        return memory_people.clone(
+            self.tables, self._tenant, job_id, new_job_id, actor=actor, correction=correction
+        )
+
+    async def assign(self, task_id: str, incarnation: str, actor: str) -> Written:
+        """T5 by an operator."""
+        return memory_people.assign(self.tables, self._tenant, task_id, incarnation, actor=actor)
+
+    async def command(
+        self,
+        command_id: str,  # noqa: ARG002 - kept by the real ledger only
+        agent_id: str,
+        action: str,
+        actor: str,  # noqa: ARG002
+        *,
+        incarnation: str | None = None,
+    ) -> Sequence[str]:
+        """Pause, resume, drain, stop, restart."""
+        return memory_people.command(self.tables, self._tenant, agent_id, action, incarnation=incarnation)
+
+    async def approvals(self, *, state: str | None = None, limit: int = 50) -> Sequence[ApprovalRow]:
+        """Newest first."""
+        return memory_waiting.approvals(self.tables, self._tenant, state=state, limit=limit)
+
+    async def decide_approval(
+        self, approval_id: str, decision: str, arguments_sha256: str, actor: str, *, reason: str = ""
+    ) -> Written:
+        """A person's word about one tool call."""
+        return memory_waiting.decide_approval(
+            self.tables,
+            self._tenant,
+            approval_id,
+            decision,
+            sha256=arguments_sha256,
+            actor=actor,
+            reason=reason,
+        )
+
     # upkeep ----------------------------------------------------------------------
 
     async def take_chore(self, chore: str, interval_seconds: float) -> bool:
@@ -151,7 +244,7 @@ class MemoryLedger:
         return memory_upkeep.take_chore(self.tables, chore, interval_seconds)
 
     async def reap(self) -> Effects:
-        """T11, T20, T30."""
+        """T8, T11, T20, T25, T27, T30."""
         return memory_upkeep.reap(self.tables)
 
     async def ring_due(self) -> Sequence[Wake]:
@@ -182,9 +275,21 @@ class MemoryLedger:
         """Forget sent deliveries."""
         memory_upkeep.outbox_sent(self.tables, ids)
 
-    async def retire(self) -> Sequence[AgentRow]:
+    async def seal(self, limit: int) -> int:
+        """Number and chain events."""
+        return memory_upkeep.seal(self.tables, limit)
+
+    async def sealed_changes(self, after: int, limit: int = 500) -> Sequence[tuple[int, Change]]:
+        """Events after a sealed number."""
+        return memory_upkeep.sealed_changes(self.tables, self._tenant, after, limit)
+
+    async def broken_links(self, limit: int = 10) -> Sequence[int]:
+        """Where the chain does not verify."""
+        return memory_upkeep.broken_links(self.tables, limit)
+
+    async def retire(self, keep_days: float = 7.0) -> Sequence[AgentRow]:
         """Retention; incarnations to clear from the broker."""
-        return memory_upkeep.retire(self.tables)
+        return memory_upkeep.retire(self.tables, keep_days)
 
     # blobs -----------------------------------------------------------------------
 

@@ -78,11 +78,14 @@ def beat(tables: Tables, tenant: str, told: Beat, chores: Mapping[str, float]) -
     ]
     return BeatReply(
         tasks={fence.task_id: _hold(tables, tenant, fence) for fence in told.held},
-        desired_state=entry.desired_state if entry else None,
+        desired_state=_wish(tables, entry) if entry else None,
         known=entry is not None,
         peers_digest=peers_digest,
         peers=None if peers_digest == told.known_peers else peers,
-        backlog=any(task.run_after <= now for task in waiting),
+        backlog=any(
+            task.run_after <= now and entry is not None and task.not_agent != entry.record.agent_id
+            for task in waiting
+        ),
         due=tuple(
             name
             for name, seconds in chores.items()
@@ -96,6 +99,14 @@ def beat(tables: Tables, tenant: str, told: Beat, chores: Mapping[str, float]) -
             ((task.run_after - now).total_seconds() for task in waiting if not task.rung), default=None
         ),
     )
+
+
+def _wish(tables: Tables, entry: AgentEntry) -> AgentState | None:
+    if entry.desired_state is not None:
+        return entry.desired_state
+    if (entry.tenant, entry.record.agent_id) in tables.pauses:
+        return AgentState.PAUSED
+    return AgentState.RUNNING if entry.state is AgentState.PAUSED else None
 
 
 def _hold(tables: Tables, tenant: str, fence: Fence) -> str:
@@ -156,16 +167,28 @@ def claim(
         and task.state is TaskState.QUEUED
         and task.pool in entry.pools
         and task.run_after <= now < task.deadline
+        and task.not_agent != entry.record.agent_id
         and wanted(task)
     ]
     claimable.sort(key=lambda task: task.claim_order)
-    return [_win(tables, entry, task, lease_seconds) for task in claimable[:limit]]
+    assigned = [
+        task
+        for task in tables.tasks.values()
+        if (task.tenant, task.owner, task.state) == (tenant, incarnation, TaskState.ASSIGNED)
+        and task.lease_until is not None
+        and task.lease_until > now
+        and wanted(task)
+    ]
+    return [_win(tables, entry, task, lease_seconds) for task in [*assigned, *claimable][:limit]]
 
 
 def _win(tables: Tables, entry: AgentEntry, task: TaskRecord, lease_seconds: float) -> Claim:
     now, token = tables.now(), tables.token()
+    if task.state is TaskState.ASSIGNED:
+        task.move(TaskState.ACKED)
+    else:
+        task.epoch += 1
     task.move(TaskState.IN_PROGRESS)
-    task.epoch += 1
     task.owner, task.agent_id, task.token = entry.record.incarnation, entry.record.agent_id, token
     task.lease_seconds, task.lease_until = lease_seconds, now + timedelta(seconds=lease_seconds)
     task.claimed_at, task.rung = now, True
@@ -211,6 +234,14 @@ def _claim_record(tables: Tables, task: TaskRecord, token: str) -> Claim:
         wire_task_id=task.wire_task_id,
         traceparent=new.traceparent,
         source=new.source,
+        feedback=task.feedback,
+        verifies=task.verifies,
+        branch_of=task.joins,
+        approvals={
+            row.arguments_sha256: row.state
+            for key, row in tables.approvals.items()
+            if (key[0], row.task_id) == (task.tenant, task.task_id)
+        },
     )
 
 

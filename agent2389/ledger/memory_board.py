@@ -13,6 +13,7 @@ SETTLED = timedelta(milliseconds=250)
 """A state that ends sooner is never shown."""
 REFRESH_SECONDS = 0.2
 MOST_OPEN = 100
+DERIVED = ("open", "claim")
 
 
 def refresh(tables: Tables) -> None:
@@ -21,7 +22,7 @@ def refresh(tables: Tables) -> None:
         return
     wanted = derived(tables)
     for key, row in tables.board.items():
-        if key[1] != "result" and row.payload is not None and key not in wanted:
+        if key[1] in DERIVED and row.payload is not None and key not in wanted:
             show_on_board(tables, *key, None)
     for key, payload in wanted.items():
         known = tables.board.get(key)

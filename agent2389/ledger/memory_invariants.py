@@ -34,7 +34,8 @@ def _results(tables: Tables) -> Iterator[str]:
             yield f"I3: job {key[1]} has a terminal payload exactly when it ended"
     for key, task in tables.tasks.items():
         standings = [row.standing for row in tables.results.get(key, {}).values()]
-        if standings.count("current") != (task.state in (TaskState.COMPLETED, TaskState.VERIFIED)):
+        done = task.state in (TaskState.COMPLETED, TaskState.VERIFIED) and task.held is None
+        if standings.count("current") != done:
             yield f"I3: task {task.task_id} ({task.state}) has {standings.count('current')} current results"
         if "current" in standings and key in tables.told_to_cancel:
             yield f"I7: task {task.task_id} finished after its owner knew of the cancel"
@@ -45,6 +46,8 @@ def _results(tables: Tables) -> Iterator[str]:
 def _written_by_owner(tables: Tables, key: Key, epochs: list[int]) -> Iterator[str]:
     for epoch in epochs:
         grant, row = tables.grants.get(key, {}).get(epoch), tables.results[key][epoch]
+        if row.incarnation is None:
+            continue
         if grant is None or (grant.incarnation, grant.token) != (row.incarnation, row.token):
             yield f"I4: epoch {epoch} of task {key[1]} was not granted to the writer of its result"
 
@@ -54,7 +57,7 @@ def _numbers(tables: Tables) -> Iterator[str]:
     if any(one >= other for one, other in pairwise(numbers)):
         yield "I5: event numbers do not rise"
     for key, grants in tables.grants.items():
-        if list(grants) != list(range(1, tables.tasks[key].epoch + 1)):
+        if list(grants) != sorted(set(grants)) or max(grants, default=0) > tables.tasks[key].epoch:
             yield f"I5: the epochs of task {key[1]} were {list(grants)}"
 
 
@@ -83,7 +86,8 @@ def _task(tables: Tables, task: TaskRecord) -> Iterator[str]:
     if last_grant and task.finished_at and last_grant.at > task.finished_at:
         yield f"I7: {name} was claimed after its end"
     steps = list(pairwise(task.states))
-    if task.states[0] is not TaskState.QUEUED or task.states[-1] is not task.state:
+    first = TaskState.WAITING if task.join_needed else TaskState.QUEUED
+    if task.states[0] is not first or task.states[-1] is not task.state:
         yield f"I9: {name} did not begin queued or did not pass through its state"
     if not set(steps) <= TRANSITIONS:
         yield f"I9: {name} took a step outside the table: {sorted(set(steps) - TRANSITIONS)}"
@@ -94,7 +98,11 @@ def _task(tables: Tables, task: TaskRecord) -> Iterator[str]:
 def _board(tables: Tables, *, settled: bool) -> Iterator[str]:
     shown = {key: row.payload for key, row in tables.board.items() if row.payload is not None}
     for (tenant, kind, ids), payload in shown.items():
-        if kind == "result":
+        if kind == "approval":
+            asked = tables.approvals.get((tenant, ids[0]))
+            if asked is None or asked.state != "pending":
+                yield f"I13: the board shows the approval {ids[0]}, which is not pending"
+        elif kind == "result":
             final = tables.finals.get((tenant, ids[0]))
             if final is None or final.payload != payload:
                 yield f"I13: the board shows another result of job {ids[0]} than the ledger"
@@ -104,6 +112,6 @@ def _board(tables: Tables, *, settled: bool) -> Iterator[str]:
             if task is None or int(epoch) > task.epoch:
                 yield f"I13: the board shows {kind} {task_id}/{epoch}, which never was"
     if settled:
-        derived = {key for key in shown if key[1] != "result"}
+        derived = {key for key in shown if key[1] in memory_board.DERIVED}
         if derived != memory_board.derived(tables).keys():
             yield "I13: the board does not show the tasks that wait and are owned"

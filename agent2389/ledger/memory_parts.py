@@ -109,11 +109,12 @@ def show_on_board(tables: Tables, tenant: str, kind: str, key: tuple[str, ...], 
         row.payload, row.version, row.changed_at = payload, row.version + 1, tables.now()
 
 
-def someone_lives(tables: Tables, tenant: str, pool: str) -> bool:
+def someone_lives(tables: Tables, tenant: str, pool: str, but_agent: str | None = None) -> bool:
     """Whether an agent of the pool has beaten lately; a paused one counts, it will come back."""
     return any(
         entry.tenant == tenant
         and pool in entry.pools
+        and entry.record.agent_id != but_agent
         and entry.state in (AgentState.RUNNING, AgentState.PAUSED)
         and entry.last_beat > tables.now() - ALIVE
         for entry in tables.agents.values()
@@ -125,7 +126,7 @@ def job_state(tables: Tables, job: JobRecord) -> JobState:
     if job.ended is not None:
         return job.ended
     tasks = tables.tasks_of(job.tenant, job.new.job_id)
-    if any(task.state in (TaskState.ESCALATED, TaskState.WAITING) for task in tasks):
+    if any(task.state is TaskState.ESCALATED or task.waiting not in (None, "join") for task in tasks):
         return JobState.WAITING
     if job.hops > 1 or any(task.epoch > 0 for task in tasks):
         return JobState.RUNNING
@@ -157,21 +158,6 @@ def keep_result(
     )
 
 
-def end_task(
-    tables: Tables,
-    gathered: Gathered,
-    task: TaskRecord,
-    state: TaskState,
-    problem: dict[str, str] | None = None,
-) -> None:
-    """End one task without a result that counts and, with the last one, its job."""
-    task.move(state)
-    task.error = problem or task.error
-    task.finished_at = tables.now()
-    note_task(tables, gathered, task, f"task.{state}", agent_id=task.agent_id, data=dict(problem or {}))
-    close_job(tables, gathered, task, born=0)
-
-
 def close_job(tables: Tables, gathered: Gathered, last: TaskRecord, *, born: int) -> None:
     """Count one task less and ``born`` more; with none left the job ends: state, payload, board, answer."""
     job = tables.job_of(last)
@@ -179,10 +165,14 @@ def close_job(tables: Tables, gathered: Gathered, last: TaskRecord, *, born: int
     if job.open_tasks > 0:
         job.hops += born
         return
-    tasks = tables.tasks_of(job.tenant, last.job_id)
+    tasks = [task for task in tables.tasks_of(job.tenant, last.job_id) if _counts(tables, task)]
     states = {task.state for task in tasks}
     job.ended = next((ended for state, ended in _WORST_FIRST if state in states), JobState.COMPLETED)
     job.finished_at = tables.now()
+    if job.ended is JobState.COMPLETED:
+        # The answer is the last hop's, not that of whichever task happened to end last.
+        done = [task for task in tasks if task.state in (TaskState.COMPLETED, TaskState.VERIFIED)]
+        last = max(done, key=lambda task: (task.hop, -task.branch, -task.slot))
     problem = _problem_of(job.ended, tasks)
     answer = _answer_of(tables, job, last)
     payload = as_text(_final(tables, job, answer, problem))
@@ -202,10 +192,18 @@ def close_job(tables: Tables, gathered: Gathered, last: TaskRecord, *, born: int
         )
 
 
+def _counts(tables: Tables, task: TaskRecord) -> bool:
+    """Whether a task decides how its job ended: verifications do not, nor do spare branches of a join."""
+    meeting = tables.tasks.get((task.tenant, task.joins or ""))
+    spare = meeting is not None and meeting.join_done >= (meeting.join_needed or 0)
+    return task.verifies is None and not spare
+
+
 def _problem_of(ended: JobState, tasks: list[TaskRecord]) -> dict[str, str] | None:
     if ended is JobState.COMPLETED:
         return None
-    known = next((task.error for task in reversed(tasks) if task.error), {})
+    latest = sorted(tasks, key=lambda task: (-task.hop, task.branch, task.slot))
+    known = next((task.error for task in latest if task.error), {})
     code, message = _SPOKEN[ended]
     return {"code": known.get("code", code), "message": known.get("message", message)}
 

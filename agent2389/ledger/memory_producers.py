@@ -6,7 +6,6 @@ from agent2389.errors import InputRefused, NotFound
 from agent2389.ledger.memory_parts import (
     Gathered,
     deliver,
-    end_task,
     job_state,
     note_job,
     note_task,
@@ -15,8 +14,8 @@ from agent2389.ledger.memory_parts import (
     wake_of,
 )
 from agent2389.ledger.memory_tables import JobRecord, RejectRecord, Tables, TaskRecord
+from agent2389.ledger.memory_what_follows import call_off
 from agent2389.ledger.records import NewJob, Rejection, Submitted, Written
-from agent2389.ledger.states import TaskState
 from agent2389.wire.names import task_id_of
 
 DEFAULT_DEADLINE = timedelta(hours=1)
@@ -29,6 +28,11 @@ def submit(tables: Tables, tenant: str, new: NewJob) -> Submitted:
     """T1 to T3. Raises ``InputRefused`` when the deadline passed before the arrival."""
     gathered = Gathered()
     known = _recent(tables, tenant, new) or tables.jobs.get((tenant, new.job_id))
+    gone = tables.tombstones.get((tenant, new.job_id))
+    if known is None and gone is not None:
+        verdict = "duplicate" if gone.content_hash == new.content_hash else "conflict"
+        age = (tables.now() - gone.at).total_seconds()
+        return Submitted(job_id=new.job_id, verdict=verdict, state=gone.state, age_seconds=age)
     if known is None:
         job, verdict, age = _accept(tables, gathered, tenant, new), "accepted", 0.0
     else:
@@ -162,11 +166,8 @@ def cancel(tables: Tables, tenant: str, job_id: str, actor: str) -> Written:
         return Written(verdict="already", job_state=job.ended)
     gathered = Gathered()
     note_job(tables, gathered, job, "job.cancel_requested", data={"actor": actor})
-    for task in sorted(tables.tasks_of(tenant, job_id), key=lambda task: task.task_id):
-        if not task.is_open:
-            continue
-        if task.owner is None:
-            end_task(tables, gathered, task, TaskState.CANCELLED)
-        else:
-            task.stop_requested = "cancel"
+    # The task that joins goes first, so that the end of its branches moves nothing any more.
+    order = sorted(tables.tasks_of(tenant, job_id), key=lambda task: (task.join_needed is None, task.task_id))
+    for task in order:
+        call_off(tables, gathered, task)
     return Written(verdict="ok", job_state=job_state(tables, job), effects=gathered.effects())

@@ -14,6 +14,7 @@ from agent2389.ledger.records import (
     Change,
     Delivery,
     FileRef,
+    Finish,
     Json,
     NewJob,
     Rejection,
@@ -22,12 +23,13 @@ from agent2389.ledger.records import (
     Usage,
 )
 from agent2389.ledger.states import OWNED, TERMINAL, AgentState, JobState, TaskState, is_allowed
+from agent2389.ledger.views import ApprovalRow
 
 Key = tuple[str, str]
 """Tenant and id: no row is found without its tenant."""
 
 ENDED = TERMINAL | {TaskState.COMPLETED}
-"""A completed task counts as ended, for no verification is asked here."""
+"""A completed task has ended unless something is held back until its verdict."""
 
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -52,6 +54,7 @@ class JobRecord(msgspec.Struct, kw_only=True):
     rehearsal: bool = False
     ended: JobState | None = None
     finished_at: datetime | None = None
+    retry_of: str | None = None
 
 
 class TaskRecord(msgspec.Struct, kw_only=True):
@@ -90,6 +93,19 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     rung: bool = True
     stop_requested: str | None = None
     error: dict[str, str] | None = None
+    misses: int = 0
+    feedback: str | None = None
+    verifies: str | None = None
+    not_agent: str | None = None
+    held: Finish | None = None
+    joins: str | None = None
+    branch: int = 0
+    join_needed: int | None = None
+    join_total: int = 0
+    join_done: int = 0
+    join_failed: int = 0
+    waiting: str | None = None
+    paused_at: datetime | None = None
     claimed_at: datetime | None = None
     finished_at: datetime | None = None
     states: list[TaskState] = msgspec.field(default_factory=lambda: [TaskState.QUEUED])
@@ -97,7 +113,7 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     @property
     def is_open(self) -> bool:
         """Whether something may still happen to it."""
-        return self.state not in ENDED
+        return self.state not in ENDED or (self.state is TaskState.COMPLETED and self.held is not None)
 
     @property
     def name(self) -> str:
@@ -117,6 +133,8 @@ class TaskRecord(msgspec.Struct, kw_only=True):
         self.states.append(state)
         if state not in OWNED:
             self.owner = self.token = self.lease_until = None
+        if state is not TaskState.WAITING:
+            self.waiting = None
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -193,6 +211,14 @@ class OutboxRow(msgspec.Struct, kw_only=True):
     lease_until: datetime | None = None
 
 
+class Tombstone(msgspec.Struct, frozen=True):
+    """What stays of a job after its retention."""
+
+    content_hash: str
+    state: JobState
+    at: datetime
+
+
 class RejectRecord(msgspec.Struct, kw_only=True):
     """Evidence of a refused message."""
 
@@ -229,6 +255,10 @@ class Tables:
         self.agents: dict[Key, AgentEntry] = {}
         self.rejects: dict[tuple[str, str, str], RejectRecord] = {}
         self.chores: dict[str, datetime] = {}
+        self.approvals: dict[Key, ApprovalRow] = {}
+        self.pauses: set[Key] = set()
+        self.tombstones: dict[Key, Tombstone] = {}
+        self.sealed: list[tuple[int, str]] = []
         self.accepted: set[Key] = set()
         self.told_to_cancel: set[Key] = set()
 

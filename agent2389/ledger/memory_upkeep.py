@@ -3,18 +3,14 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from agent2389.ledger.memory_parts import (
-    ALIVE,
-    Gathered,
-    end_task,
-    note_task,
-    show_on_board,
-    someone_lives,
-    wake_of,
-)
+import msgspec
+
+from agent2389.ledger.memory_parts import ALIVE, Gathered, show_on_board, someone_lives, wake_of
 from agent2389.ledger.memory_reads import agent_row
-from agent2389.ledger.memory_tables import LONG_AGO, Tables, TaskRecord
-from agent2389.ledger.records import Delivery, Effects, Wake
+from agent2389.ledger.memory_tables import LONG_AGO, Tables, TaskRecord, Tombstone, digest
+from agent2389.ledger.memory_waiting import forward_failed
+from agent2389.ledger.memory_what_follows import ask_person, end_task, problem_of, queue_again
+from agent2389.ledger.records import Change, Delivery, Effects, Wake
 from agent2389.ledger.states import AgentState, TaskState
 from agent2389.ledger.views import AgentRow
 
@@ -25,7 +21,11 @@ NOBODY_CAME = timedelta(minutes=15)
 RESULTS_STAY = timedelta(hours=1)
 REJECTS_STAY = timedelta(days=7)
 AGENTS_STAY = timedelta(days=1)
-_UNOWNED = (TaskState.QUEUED, TaskState.WAITING, TaskState.FORWARDED)
+TOMBSTONES_STAY = timedelta(days=30)
+PEOPLE_HAVE = timedelta(days=7)
+MOST_MISSES = 3
+MOST_BURIED = 200
+TAKEN = "a person took the task from its agent"
 
 
 def take_chore(tables: Tables, chore: str, interval_seconds: float) -> bool:
@@ -37,45 +37,63 @@ def take_chore(tables: Tables, chore: str, interval_seconds: float) -> bool:
 
 
 def reap(tables: Tables) -> Effects:
-    """T11, T20, T30 for every tenant."""
+    """T8, T11, T20, T25, T27, T30 for every tenant."""
     moment, gathered = tables.now(), Gathered()
     for task in sorted(tables.tasks.values(), key=lambda task: (task.tenant, task.job_id, task.task_id)):
         if task.lease_until is not None:
             if task.lease_until <= moment:
                 _take_from_owner(tables, gathered, task)
-        elif task.state in _UNOWNED and task.deadline <= moment:
+        elif not task.is_open:
+            continue
+        elif _out_of_time(task, moment):
             end_task(tables, gathered, task, TaskState.EXPIRED)
+        elif task.waiting == "timer" and task.run_after <= moment:
+            queue_again(tables, gathered, task, "task.resumed", data={})
+        elif task.state is TaskState.FORWARDED and task.run_after <= moment:
+            forward_failed(tables, gathered, task, "no answer came in time")
         elif task.state is TaskState.QUEUED and _nobody_came(tables, task, moment):
-            message = f"no live agent serves {task.pool} for 15 minutes"
-            task.move(TaskState.ESCALATED)
-            task.error = {"code": "internal_error", "message": message}
+            problem = problem_of("internal_error", f"no live agent serves {task.pool} for 15 minutes")
             data = {"reason": "no_live_agent", "pool": task.pool}
-            note_task(tables, gathered, task, "task.escalated", data=data)
+            ask_person(tables, gathered, task, problem, data=data)
     return gathered.effects()
+
+
+def _out_of_time(task: TaskRecord, moment: datetime) -> bool:
+    """Deadlines do not run while a person is asked; people have seven days."""
+    if task.paused_at is not None:
+        return task.paused_at <= moment - PEOPLE_HAVE
+    return task.state is not TaskState.ESCALATED and task.deadline <= moment
 
 
 def _nobody_came(tables: Tables, task: TaskRecord, moment: datetime) -> bool:
     due = max(task.run_after, task.queued_at)
-    return due <= moment - NOBODY_CAME and not someone_lives(tables, task.tenant, task.pool)
+    lives = someone_lives(tables, task.tenant, task.pool, task.not_agent)
+    return due <= moment - NOBODY_CAME and not lives
 
 
 def _take_from_owner(tables: Tables, gathered: Gathered, task: TaskRecord) -> None:
-    """T11: the owner is gone. A third crash is poison."""
+    """T8: an assignment nobody acknowledged; T11: the owner is gone, and a third crash is poison."""
+    unacknowledged = task.state is TaskState.ASSIGNED
     if task.stop_requested == "cancel":
         end_task(tables, gathered, task, TaskState.CANCELLED)
     elif task.stop_requested == "expire" or task.deadline <= tables.now():
         end_task(tables, gathered, task, TaskState.EXPIRED)
+    elif task.stop_requested == "escalate" or (unacknowledged and task.misses + 1 >= MOST_MISSES):
+        why = "three assignments were not acknowledged" if unacknowledged else TAKEN
+        problem = problem_of("internal_error", why)
+        ask_person(tables, gathered, task, problem, data={}, agent_id=task.agent_id)
+    elif unacknowledged:
+        task.misses += 1
+        wait = 2.0 * 2 ** (task.misses - 1)
+        data = {"misses": task.misses}
+        queue_again(tables, gathered, task, "task.not_acknowledged", data=data, wait=wait)
     elif task.crashes + 1 >= task.max_crashes:
         task.crashes += 1
         message = f"the agents that worked on this task died {task.max_crashes} times"
-        end_task(tables, gathered, task, TaskState.DEAD, {"code": "internal_error", "message": message})
+        end_task(tables, gathered, task, TaskState.DEAD, problem_of("internal_error", message))
     else:
-        task.move(TaskState.QUEUED)
         task.crashes += 1
-        task.run_after = tables.now()
-        gathered.wakes.append(wake_of(task))
-        data = {"crashes": task.crashes}
-        note_task(tables, gathered, task, "task.lease_expired", agent_id=task.agent_id, data=data)
+        queue_again(tables, gathered, task, "task.lease_expired", data={"crashes": task.crashes})
 
 
 def ring_due(tables: Tables) -> Sequence[Wake]:
@@ -109,12 +127,66 @@ def outbox_sent(tables: Tables, ids: Sequence[int]) -> None:
         tables.outbox.pop(number, None)
 
 
-def retire(tables: Tables) -> Sequence[AgentRow]:
+def seal(tables: Tables, limit: int) -> int:
+    """Number events and chain each to the one before; here every event is a link."""
+    fresh = tables.events[len(tables.sealed) : len(tables.sealed) + limit]
+    for _, change in fresh:
+        before = tables.sealed[-1][1] if tables.sealed else ""
+        tables.sealed.append((len(tables.sealed) + 1, _link(before, change)))
+    return len(fresh)
+
+
+def _link(before: str, change: Change) -> str:
+    return digest(before.encode() + msgspec.json.encode(change))
+
+
+def sealed_changes(tables: Tables, tenant: str, after: int, limit: int) -> Sequence[tuple[int, Change]]:
+    """Events after a sealed number."""
+    sealed = zip(tables.sealed, tables.events, strict=False)
+    found = [(number, change) for (number, _), (_, change) in sealed if number > after]
+    return tuple(item for item in found if item[1].tenant == tenant)[:limit]
+
+
+def broken_links(tables: Tables, limit: int) -> Sequence[int]:
+    """Where the chain does not verify."""
+    broken, before = [], ""
+    for (number, link), (_, change) in zip(tables.sealed, tables.events, strict=False):
+        if link != _link(before, change):
+            broken.append(number)
+        before = link
+    return broken[:limit]
+
+
+def _bury(tables: Tables, keep_days: float) -> None:
+    """Jobs that ended long ago leave a tombstone: a late repeat is still a repeat."""
+    before = tables.now() - timedelta(days=keep_days)
+    old = [
+        key for key, job in tables.jobs.items() if job.finished_at is not None and job.finished_at < before
+    ]
+    for key in old[:MOST_BURIED]:
+        job = tables.jobs.pop(key)
+        assert job.ended is not None
+        tables.tombstones[key] = Tombstone(job.new.content_hash, job.ended, tables.now())
+        tables.accepted.discard(key)
+        tables.finals.pop(key, None)
+        if (key[0], "result", (key[1],)) in tables.board:
+            show_on_board(tables, key[0], "result", (key[1],), None)
+        for task in tables.tasks_of(*key):
+            for rows in (tables.tasks, tables.results, tables.workspaces, tables.grants):
+                rows.pop((task.tenant, task.task_id), None)
+        tables.approvals = {name: row for name, row in tables.approvals.items() if row.job_id != key[1]}
+
+
+def retire(tables: Tables, keep_days: float) -> Sequence[AgentRow]:
     """Retention; the incarnations whose presence must be cleared from the broker."""
     now = tables.now()
     for (tenant, job_id), final in tables.finals.items():
         if final.at < now - RESULTS_STAY and (tenant, "result", (job_id,)) in tables.board:
             show_on_board(tables, tenant, "result", (job_id,), None)
+    _bury(tables, keep_days)
+    tables.tombstones = {
+        key: row for key, row in tables.tombstones.items() if row.at >= now - TOMBSTONES_STAY
+    }
     tables.rejects = {key: row for key, row in tables.rejects.items() if row.at >= now - REJECTS_STAY}
     gone = [
         entry

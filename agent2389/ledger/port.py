@@ -1,6 +1,7 @@
 """What the rest of the house may ask of the ledger."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from agent2389.ledger.records import (
@@ -18,13 +19,15 @@ from agent2389.ledger.records import (
     FileRef,
     Finish,
     NewJob,
+    NextTask,
     Rejection,
     Submitted,
+    Waiting,
     Wake,
     Written,
 )
 from agent2389.ledger.states import JobState
-from agent2389.ledger.views import AgentRow, JobDetail, JobRow, PoolRow
+from agent2389.ledger.views import AgentRow, ApprovalRow, ForeignTask, JobDetail, JobRow, PoolRow
 
 
 class Ledger(Protocol):
@@ -110,6 +113,80 @@ class Ledger(Protocol):
         """T29: the owner stopped after the beat said cancel, expire or escalate."""
         ...
 
+    async def wait(self, fence: Fence, waiting: Waiting) -> Written:
+        """T24: give the task up until a timer, a person or approvals; ``already``: nothing is pending."""
+        ...
+
+    # foreign agents --------------------------------------------------------------
+
+    async def foreign_tasks(self, limit: int) -> Sequence[ForeignTask]:
+        """Tasks bound to agents without a row here, due or forwarded."""
+        ...
+
+    async def forward(self, task_id: str, until: datetime) -> Written | None:
+        """T26: it is being sent; ``None`` when somebody else did."""
+        ...
+
+    async def forward_ended(
+        self, task_id: str, attempt: int, outcome: Finish | Failure, job_id: str
+    ) -> Written:
+        """T27: the answer or failure of one attempt; a repeat answers ``already``."""
+        ...
+
+    # people ------------------------------------------------------------------------
+
+    async def decide(
+        self,
+        task_id: str,
+        action: str,
+        *,
+        job_id: str,
+        actor: str,
+        words: str | None = None,
+        next: NextTask | None = None,  # noqa: A002 - the wire's word
+    ) -> Written:
+        """T21: ``action`` is ``retry`` (``words`` guide) | ``accept`` (the proposed result stands) |
+        ``answer`` (``words`` are the result) | ``cancel``; ``next`` replaces what would follow.
+        Raises ``NotFound``, ``Conflict`` (nobody is asked), ``InputRefused``.
+        """
+        ...
+
+    async def escalate(self, job_id: str, actor: str, *, task_id: str | None = None, reason: str) -> Written:
+        """T28 for one task or every open one."""
+        ...
+
+    async def clone(
+        self, job_id: str, new_job_id: str, actor: str, *, correction: str | None = None
+    ) -> Submitted:
+        """T22: the same submission again, or with ``correction`` a completed job with that result.
+        Raises ``NotFound``, ``Conflict`` (still open).
+        """
+        ...
+
+    async def assign(self, task_id: str, incarnation: str, actor: str) -> Written:
+        """T5 by an operator: the incarnation claims it within 30 s. Raises ``NotFound``, ``Conflict``."""
+        ...
+
+    async def command(
+        self, command_id: str, agent_id: str, action: str, actor: str, *, incarnation: str | None = None
+    ) -> Sequence[str]:
+        """``pause`` | ``resume`` | ``drain`` | ``stop`` | ``restart``; returns the incarnations concerned.
+        A pause belongs to the agent id and survives its processes. Raises ``NotFound``.
+        """
+        ...
+
+    async def approvals(self, *, state: str | None = None, limit: int = 50) -> Sequence[ApprovalRow]:
+        """Newest first."""
+        ...
+
+    async def decide_approval(
+        self, approval_id: str, decision: str, arguments_sha256: str, actor: str, *, reason: str = ""
+    ) -> Written:
+        """``approved`` | ``rejected`` for exactly the arguments of that hash; the last one wakes the task.
+        Raises ``NotFound``, ``InputRefused`` (other arguments), ``Conflict`` (decided otherwise).
+        """
+        ...
+
     # upkeep ----------------------------------------------------------------------
 
     async def take_chore(self, chore: str, interval_seconds: float) -> bool:
@@ -117,7 +194,7 @@ class Ledger(Protocol):
         ...
 
     async def reap(self) -> Effects:
-        """T8, T11, T18-T20, T30: leases over, deadlines passed, nobody to do it; all tenants."""
+        """T8, T11, T18-T20, T25, T27, T30: leases, deadlines, timers over, nobody to do it; all tenants."""
         ...
 
     async def ring_due(self) -> Sequence[Wake]:
@@ -148,8 +225,20 @@ class Ledger(Protocol):
         """Forget deliveries that were sent."""
         ...
 
-    async def retire(self) -> Sequence[AgentRow]:
-        """Retention: clear results after an hour, drop rejects and agents gone for a day;
+    async def seal(self, limit: int) -> int:
+        """Number and chain events; how many, 0 also while somebody else seals."""
+        ...
+
+    async def sealed_changes(self, after: int, limit: int = 500) -> Sequence[tuple[int, Change]]:
+        """Events after a sealed number, dense and in commit order."""
+        ...
+
+    async def broken_links(self, limit: int = 10) -> Sequence[int]:
+        """Numbers at which the chain of operator acts and job ends does not verify; all tenants."""
+        ...
+
+    async def retire(self, keep_days: float = 7.0) -> Sequence[AgentRow]:
+        """Retention: results after an hour, jobs after ``keep_days``, old rejects, agents gone for a day;
         returns stopped and lost incarnations whose presence topic must be cleared.
         """
         ...

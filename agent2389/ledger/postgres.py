@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Self, TypeVar
 
 import msgspec
@@ -11,6 +12,7 @@ from agent2389.ledger import queries
 from agent2389.ledger.migrate import LEDGER_VERSION
 from agent2389.ledger.postgres_session import Session, check_version
 from agent2389.ledger.records import (
+    FIRST_VERIFICATION_SLOT,
     AgentRecord,
     Beat,
     BeatReply,
@@ -25,13 +27,15 @@ from agent2389.ledger.records import (
     FileRef,
     Finish,
     NewJob,
+    NextTask,
     Rejection,
     Submitted,
+    Waiting,
     Wake,
     Written,
 )
 from agent2389.ledger.states import JobState
-from agent2389.ledger.views import AgentRow, JobDetail, JobRow, PoolRow
+from agent2389.ledger.views import AgentRow, ApprovalRow, ForeignTask, JobDetail, JobRow, PoolRow
 from agent2389.wire.names import task_id_of
 
 SQL = queries.load("queries.sql")
@@ -151,12 +155,9 @@ class PostgresLedger:
 
     async def finish(self, fence: Fence, finish: Finish, job_id: str) -> Written:
         """T15."""
-        body = msgspec.to_builtins(finish)
-        # Left out when empty; the function reads them always.
-        body = {"next": [], "manifest": {}, "rehearsal": False, "escalate": False, **body}
-        for item in body["next"]:
-            item["task_id"] = task_id_of(job_id, fence.task_id, item["slot"])
-        return await self._fenced("finish", fence, _json(body))
+        return await self._fenced(
+            "finish", fence, _json(_with_ids(finish, job_id, fence.task_id, fence.epoch))
+        )
 
     async def fail(self, fence: Fence, failure: Failure) -> Written:
         """T12 to T14."""
@@ -170,6 +171,83 @@ class PostgresLedger:
         """T29."""
         return await self._fenced("stop_task", fence, partial)
 
+    async def wait(self, fence: Fence, waiting: Waiting) -> Written:
+        """T24."""
+        return await self._fenced("wait", fence, _json(waiting))
+
+    # foreign agents --------------------------------------------------------------
+
+    async def foreign_tasks(self, limit: int) -> Sequence[ForeignTask]:
+        """Tasks bound to agents without a row here."""
+        return await self._ask(self._rest, tuple[ForeignTask, ...], "foreign_tasks", limit)
+
+    async def forward(self, task_id: str, until: datetime) -> Written | None:
+        """T26."""
+        document = await self._rest.value(SQL["forward"], task_id, until)
+        return None if document is None else msgspec.json.decode(document, type=Written)
+
+    async def forward_ended(
+        self, task_id: str, attempt: int, outcome: Finish | Failure, job_id: str
+    ) -> Written:
+        """T27."""
+        well = isinstance(outcome, Finish)
+        body = _with_ids(outcome, job_id, task_id, 0) if isinstance(outcome, Finish) else outcome
+        return await self._ask(self._rest, Written, "forward_ended", task_id, attempt, well, _json(body))
+
+    # people ------------------------------------------------------------------------
+
+    async def decide(
+        self,
+        task_id: str,
+        action: str,
+        *,
+        job_id: str,
+        actor: str,
+        words: str | None = None,
+        next: NextTask | None = None,  # noqa: A002 - the wire's word
+    ) -> Written:
+        """T21."""
+        body = None
+        if next is not None:
+            item = {**msgspec.to_builtins(next), "task_id": task_id_of(job_id, task_id, next.slot)}
+            body = _json({"next": [item], "join": None})
+        return await self._ask(self._rest, Written, "decide", task_id, action, words, actor, body)
+
+    async def escalate(self, job_id: str, actor: str, *, task_id: str | None = None, reason: str) -> Written:
+        """T28."""
+        return await self._ask(self._rest, Written, "escalate", job_id, task_id, actor, reason)
+
+    async def clone(
+        self, job_id: str, new_job_id: str, actor: str, *, correction: str | None = None
+    ) -> Submitted:
+        """T22."""
+        first = task_id_of(new_job_id, "", 0)
+        return await self._ask(self._rest, Submitted, "clone", job_id, new_job_id, first, actor, correction)
+
+    async def assign(self, task_id: str, incarnation: str, actor: str) -> Written:
+        """T5 by an operator."""
+        return await self._ask(self._rest, Written, "assign", task_id, incarnation, actor)
+
+    async def command(
+        self, command_id: str, agent_id: str, action: str, actor: str, *, incarnation: str | None = None
+    ) -> Sequence[str]:
+        """Pause, resume, drain, stop, restart."""
+        return await self._ask(
+            self._rest, tuple[str, ...], "command", command_id, agent_id, incarnation, action, actor
+        )
+
+    async def approvals(self, *, state: str | None = None, limit: int = 50) -> Sequence[ApprovalRow]:
+        """Newest first."""
+        return await self._ask(self._rest, tuple[ApprovalRow, ...], "approvals", state, limit)
+
+    async def decide_approval(
+        self, approval_id: str, decision: str, arguments_sha256: str, actor: str, *, reason: str = ""
+    ) -> Written:
+        """A person's word about one tool call."""
+        return await self._ask(
+            self._rest, Written, "decide_approval", approval_id, decision, arguments_sha256, actor, reason
+        )
+
     # upkeep ----------------------------------------------------------------------
 
     async def take_chore(self, chore: str, interval_seconds: float) -> bool:
@@ -177,7 +255,7 @@ class PostgresLedger:
         return bool(await self._rest.value(SQL["take_chore"], chore, interval_seconds))
 
     async def reap(self) -> Effects:
-        """T8, T11, T20, T30."""
+        """T8, T11, T20, T25, T27, T30."""
         return await self._ask(self._rest, Effects, "reap")
 
     async def ring_due(self) -> Sequence[Wake]:
@@ -208,9 +286,22 @@ class PostgresLedger:
         """Forget sent deliveries."""
         await self._rest.value(SQL["outbox_sent"], list(ids))
 
-    async def retire(self) -> Sequence[AgentRow]:
+    async def seal(self, limit: int) -> int:
+        """Number and chain events."""
+        return int(await self._rest.value(SQL["seal"], limit))
+
+    async def sealed_changes(self, after: int, limit: int = 500) -> Sequence[tuple[int, Change]]:
+        """Events after a sealed number."""
+        return await self._ask(self._rest, tuple[tuple[int, Change], ...], "sealed_changes", after, limit)
+
+    async def broken_links(self, limit: int = 10) -> Sequence[int]:
+        """Where the chain does not verify."""
+        found: list[int] = await self._rest.value(SQL["broken_links"], limit)
+        return found
+
+    async def retire(self, keep_days: float = 7.0) -> Sequence[AgentRow]:
         """Retention; incarnations to clear from the broker."""
-        return await self._ask(self._rest, tuple[AgentRow, ...], "retire")
+        return await self._ask(self._rest, tuple[AgentRow, ...], "retire", keep_days)
 
     # blobs -----------------------------------------------------------------------
 
@@ -280,6 +371,19 @@ class PostgresLedger:
 
     async def _ask(self, session: Session, kind: type[Answer], name: str, *arguments: Any) -> Answer:
         return msgspec.json.decode(await session.value(SQL[name], *arguments), type=kind)
+
+
+def _with_ids(finish: Finish, job_id: str, task_id: str, epoch: int) -> dict[str, Any]:
+    """The body of a finish with the id of every task that may follow."""
+    body = msgspec.to_builtins(finish)
+    # Left out when empty; the function reads them always.
+    body = {"next": [], "manifest": {}, "rehearsal": False, "escalate": False, **body}
+    if body.get("verify"):
+        body["verify"]["slot"] = FIRST_VERIFICATION_SLOT + epoch
+    for item in (*body["next"], (body.get("join") or {}).get("task"), body.get("verify")):
+        if item:
+            item["task_id"] = task_id_of(job_id, task_id, item["slot"])
+    return body
 
 
 def _json(value: Any) -> str:

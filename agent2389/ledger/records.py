@@ -10,6 +10,9 @@ from agent2389.ledger.states import AgentState, JobState, TaskState
 Json = Any
 """Any JSON value; the ledger keeps it as it is."""
 
+FIRST_VERIFICATION_SLOT = 1000
+"""Verifications of a task take slots from here on, one for each epoch."""
+
 
 class FileRef(msgspec.Struct, frozen=True):
     """A file by content: ``size`` in bytes; ``preview`` at most 4 KiB of text."""
@@ -165,18 +168,6 @@ class Fence(msgspec.Struct, frozen=True):
         return f"Fence(task_id={self.task_id!r}, epoch={self.epoch}, token='…')"
 
 
-class RouteStep(msgspec.Struct, frozen=True, kw_only=True):
-    """One finished (or running) hop as people see it."""
-
-    task_id: str
-    hop: int
-    capability: str
-    agent_id: str | None
-    reason: str | None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-
-
 class StepSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What an earlier hop did, for the next model and the router; ``text`` ≤ 2,000 characters."""
 
@@ -187,7 +178,12 @@ class StepSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """A task won: everything an agent needs to do it, and the fence."""
+    """A task won: everything an agent needs to do it, and the fence.
+
+    ``feedback`` is what a judge or a person wants done differently. ``verifies`` is the task whose
+    result this one judges, ``branch_of`` the task that joins this branch. ``approvals`` maps the
+    SHA-256 of a tool call's arguments to ``pending`` | ``approved`` | ``rejected``.
+    """
 
     fence: Fence
     tenant: str
@@ -214,6 +210,10 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     wire_task_id: str | None
     traceparent: str | None
     source: str
+    feedback: str | None = None
+    verifies: str | None = None
+    branch_of: str | None = None
+    approvals: dict[str, str] = {}
 
 
 class NextTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,6 +226,13 @@ class NextTask(msgspec.Struct, frozen=True, kw_only=True):
     input: Json = None
     next: Json = None
     reason: str | None = None
+
+
+class Join(msgspec.Struct, frozen=True, kw_only=True):
+    """The task that goes on when ``needed`` of the branches are through; its slot is after theirs."""
+
+    needed: int
+    task: NextTask
 
 
 class RouteDecision(msgspec.Struct, frozen=True, kw_only=True):
@@ -253,7 +260,10 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Finish(msgspec.Struct, frozen=True, kw_only=True):
     """A finished task: its result and, in the same transaction, what follows from it.
 
-    Without ``next`` the job ends when no other task is open; ``escalate`` asks a person.
+    Without ``next`` the job ends when no other task is open; ``escalate`` asks a person. With
+    ``join`` the next tasks are branches. ``verify`` names who judges the result before anything
+    follows from it (its slot is chosen here). ``verdict`` (``approved`` | ``refused``) is the
+    answer of a task that judges; its result's text says why.
     """
 
     result: TaskResult
@@ -263,10 +273,16 @@ class Finish(msgspec.Struct, frozen=True, kw_only=True):
     manifest: dict[str, FileRef] = {}
     rehearsal: bool = False
     escalate: bool = False
+    join: Join | None = None
+    verify: NextTask | None = None
+    verdict: str | None = None
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """A failed attempt; ``code`` is a protocol code, ``message`` ≤ 500 characters, no secrets."""
+    """A failed attempt; ``code`` is a protocol code, ``message`` ≤ 500 characters, no secrets.
+
+    With the attempts used up the task is dead, or with ``escalate`` a person is asked.
+    """
 
     code: str
     message: str
@@ -274,6 +290,30 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage = Usage()
     partial: str = ""
     retry_after: float | None = None
+    escalate: bool = False
+
+
+class ApprovalRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """May this tool run with exactly these arguments (JSON text and its SHA-256)?"""
+
+    approval_id: str
+    tool: str
+    arguments: str
+    arguments_sha256: str
+    question: str
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an owner gives its task up for a while: ``reason`` is ``timer`` | ``person`` | ``approval``.
+
+    ``until`` belongs to a timer, ``approvals`` to approvals, ``usage`` is what was consumed so far.
+    """
+
+    reason: str = msgspec.field(name="for")
+    until: datetime | None = None
+    question: str | None = None
+    approvals: tuple[ApprovalRequest, ...] = ()
+    usage: Usage = Usage()
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
@@ -337,7 +377,7 @@ class BeatReply(msgspec.Struct, frozen=True, kw_only=True):
 class BoardMessage(msgspec.Struct, frozen=True, kw_only=True):
     """One retained topic to write: ``key`` are the ids of its topic, ``payload`` ``None`` clears it.
 
-    ``kind``: ``open`` (pool, task, epoch) · ``claim`` (task, epoch) · ``result`` (job).
+    ``kind``: ``open`` (pool, task, epoch) · ``claim`` (task, epoch) · ``result`` (job) · ``approval`` (id).
     """
 
     tenant: str

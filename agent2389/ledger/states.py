@@ -44,6 +44,8 @@ class AgentState(StrEnum):
     DRAINING = "draining"
     STOPPED = "stopped"
     LOST = "lost"
+    RESTARTING = "restarting"
+    """Only ever asked for: drain, then let the supervisor start a new incarnation."""
 
 
 OWNED = frozenset({TaskState.ASSIGNED, TaskState.ACKED, TaskState.IN_PROGRESS})
@@ -89,12 +91,15 @@ TRANSITIONS: frozenset[tuple[TaskState, TaskState]] = frozenset(
         (_S.COMPLETED, _S.VERIFIED),
         (_S.COMPLETED, _S.QUEUED),
         # T18-T20, T29 cancelled or out of time, from every state that is not terminal
-        *((state, _S.CANCELLED) for state in _S if state not in TERMINAL | {_S.COMPLETED}),
-        *((state, _S.EXPIRED) for state in _S if state not in TERMINAL | {_S.COMPLETED}),
+        # (completed ones only while a verdict is awaited)
+        *((state, _S.CANCELLED) for state in _S if state not in TERMINAL),
+        *((state, _S.EXPIRED) for state in _S if state not in TERMINAL),
         # T21 a person answers
         (_S.ESCALATED, _S.QUEUED),
         (_S.ESCALATED, _S.COMPLETED),
         (_S.WAITING, _S.COMPLETED),
+        # a join that can no longer be fulfilled
+        (_S.WAITING, _S.DEAD),
         # T24-T27 timers, joins, foreign agents
         (_S.IN_PROGRESS, _S.WAITING),
         (_S.WAITING, _S.QUEUED),

@@ -63,6 +63,40 @@ class JobDetail(msgspec.Struct, frozen=True, kw_only=True):
     final: str | None
 
 
+class ApprovalRow(msgspec.Struct, frozen=True, kw_only=True):
+    """About one tool call; ``state`` is ``pending`` | ``approved`` | ``rejected`` | ``withdrawn``."""
+
+    approval_id: str
+    job_id: str
+    task_id: str
+    tool: str
+    arguments: str
+    arguments_sha256: str
+    question: str
+    state: str
+    actor: str | None
+    reason: str | None
+    asked_at: datetime
+    decided_at: datetime | None
+
+
+class ForeignTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A task bound to an agent that is not ours, waiting to be sent or to be answered."""
+
+    task_id: str
+    job_id: str
+    agent_id: str
+    state: TaskState
+    attempt: int
+    instruction: str | None
+    input: Json
+    next: Json
+    deadline: datetime
+    wire_task_id: str | None
+    conversation_id: str | None
+    hop: int
+
+
 class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
     """One incarnation as the fleet shows it; ``state`` is ``lost`` after 30 s without a beat."""
 

@@ -11,11 +11,16 @@ from agent2389.ledger.port import Ledger
 from agent2389.upkeep.dispatch import Dispatcher
 from agent2389.wire.topics import MeshTopics
 
+KEEP_DAYS = 7.0
+"""How long a job that ended stays; after that its id and hash stay for thirty days more."""
+SEALED_AT_ONCE = 1000
+
 INTERVALS: dict[str, float] = {
     "ring": 1.0,
     "leftovers": 2.0,
     "reap": 5.0,
     "board": 5.0,
+    "seal": 5.0,
     "retention": 60.0,
 }
 """Seconds between two runs of a chore anywhere in the mesh."""
@@ -26,14 +31,16 @@ log = structlog.get_logger(__name__)
 class Chores:
     """Runs chores on own timers (ops) or when the beat says they are late (agents)."""
 
-    def __init__(self, ledger: Ledger, dispatcher: Dispatcher) -> None:
+    def __init__(self, ledger: Ledger, dispatcher: Dispatcher, *, keep_days: float = KEEP_DAYS) -> None:
         self._ledger = ledger
         self._dispatcher = dispatcher
+        self._keep_days = keep_days
         self._work: dict[str, Callable[[], Awaitable[None]]] = {
             "ring": self._ring,
             "leftovers": dispatcher.send_leftovers,
             "reap": self._reap,
             "board": dispatcher.flush,
+            "seal": self._seal,
             "retention": self._retention,
         }
 
@@ -68,7 +75,11 @@ class Chores:
     async def _reap(self) -> None:
         await self._dispatcher.perform(await self._ledger.reap())
 
+    async def _seal(self) -> None:
+        while await self._ledger.seal(SEALED_AT_ONCE) == SEALED_AT_ONCE:
+            pass
+
     async def _retention(self) -> None:
-        for gone in await self._ledger.retire():
+        for gone in await self._ledger.retire(self._keep_days):
             topic = MeshTopics(self._ledger.tenant).presence(gone.agent_id, gone.incarnation)
             await self._dispatcher.publish(Message(topic, b"", retain=True))

@@ -15,6 +15,7 @@ from tests.support.postgres import Databases
 TABLES = (
     "jobs", "tasks", "results", "job_results", "blobs", "workspaces", "events", "board", "outbox",
     "agents", "intake_rejects", "tombstones", "principals", "meta", "transitions", "upkeep",
+    "approvals", "commands", "pauses",
 )  # fmt: skip
 
 
@@ -131,14 +132,20 @@ async def test_the_transition_table_is_that_of_the_code(databases: Databases) ->
 @pytest.mark.parametrize(
     ("statement", "sqlstate"),
     [
-        ("UPDATE agent2389.tasks SET epoch = epoch - 1", "A2902"),
-        ("UPDATE agent2389.tasks SET state = 'in_progress'", "A2901"),
-        ("UPDATE agent2389.tasks SET hop = 9", "A2904"),
-        ("UPDATE agent2389.tasks SET attempt = 99", "23514"),
-        ("UPDATE agent2389.tasks SET owner_incarnation = 'me'", "23514"),
-        ("UPDATE agent2389.jobs SET state = 'failed'", "A2903"),
+        ("UPDATE agent2389.tasks SET epoch = epoch - 1 WHERE job_id = 'waits'", "A2902"),
+        ("UPDATE agent2389.tasks SET state = 'in_progress' WHERE job_id = 'waits'", "A2902"),
+        ("UPDATE agent2389.tasks SET state = 'verified' WHERE job_id = 'waits'", "A2901"),
+        ("UPDATE agent2389.tasks SET hop = 9 WHERE job_id = 'waits'", "A2904"),
+        ("UPDATE agent2389.tasks SET attempt = 99 WHERE job_id = 'waits'", "23514"),
+        ("UPDATE agent2389.tasks SET owner_incarnation = 'me' WHERE job_id = 'waits'", "23514"),
+        ("UPDATE agent2389.tasks SET reason = 'x' WHERE job_id = 'job-1'", "A2903"),
+        ("UPDATE agent2389.jobs SET state = 'failed' WHERE job_id = 'job-1'", "A2903"),
         ("UPDATE agent2389.job_results SET payload = '{}'", "A2903"),
+        ("UPDATE agent2389.results SET payload = '{}'", "A2903"),
         ("UPDATE agent2389.events SET type = 'x'", "A2903"),
+        ("DELETE FROM agent2389.tasks", "A2903"),
+        ("DELETE FROM agent2389.results", "A2903"),
+        ("DELETE FROM agent2389.jobs WHERE job_id = 'waits'", "A2903"),
         (("INSERT INTO agent2389.tasks (tenant, task_id, job_id, hop, pool, capability, rank, deadline, state) "
          "VALUES ('default', 't', 'job-1', 1, 'a', 'a', 5, now(), 'completed')"), "A2901"),
     ],
@@ -152,6 +159,7 @@ async def test_not_even_a_superuser_by_hand_takes_a_wrong_step(
     await ledger.submit(new_job())
     claim = await claim_one(ledger, incarnation)
     await ledger.finish(claim.fence, finish(), "job-1")
+    await ledger.submit(new_job("waits"))
     await ledger.close()
     admin = await asyncpg.connect(databases.admin_dsn(name))
     try:

@@ -28,6 +28,28 @@ SELECT agent2389_v1.fail($1, $2, $3, $4::jsonb)
 SELECT agent2389_v1.release($1, $2, $3, $4)
 -- name: stop_task
 SELECT agent2389_v1.stop_task($1, $2, $3, $4)
+-- name: wait
+SELECT agent2389_v1.wait($1, $2, $3, $4::jsonb)
+-- name: forward
+SELECT agent2389_v1.forward($1, $2)
+-- name: forward_ended
+SELECT agent2389_v1.forward_ended($1, $2, $3, $4::jsonb)
+-- name: foreign_tasks
+SELECT agent2389_v1.foreign_tasks($1)
+-- name: decide
+SELECT agent2389_v1.decide($1, $2, $3, $4, $5::jsonb)
+-- name: escalate
+SELECT agent2389_v1.escalate($1, $2, $3, $4)
+-- name: clone
+SELECT agent2389_v1.clone($1, $2, $3, $4, $5)
+-- name: assign
+SELECT agent2389_v1.assign($1, $2, $3)
+-- name: command
+SELECT agent2389_v1.command($1, $2, $3, $4, $5)
+-- name: approvals
+SELECT agent2389_v1.approvals($1, $2)
+-- name: decide_approval
+SELECT agent2389_v1.decide_approval($1, $2, $3, $4, $5)
 -- name: take_chore
 SELECT agent2389_v1.take_chore($1, $2)
 -- name: reap
@@ -47,7 +69,13 @@ SELECT agent2389_v1.take_outbox($1)
 -- name: outbox_sent
 SELECT agent2389_v1.outbox_sent($1::bigint[])
 -- name: retire
-SELECT agent2389_v1.retire()
+SELECT agent2389_v1.retire($1)
+-- name: seal
+SELECT agent2389_v1.seal($1)
+-- name: sealed_changes
+SELECT agent2389_v1.sealed_changes($1, $2)
+-- name: broken_links
+SELECT agent2389_v1.broken_links($1)
 -- name: jobs
 SELECT agent2389_v1.jobs($1, $2, $3)
 -- name: find_jobs

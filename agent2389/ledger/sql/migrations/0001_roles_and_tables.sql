@@ -4,7 +4,10 @@
 CREATE TABLE agent2389.meta (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     mesh_id uuid NOT NULL DEFAULT gen_random_uuid(),
-    ledger_version integer NOT NULL
+    ledger_version integer NOT NULL,
+    -- Where the sealer stands: the last number and the last link of the chain.
+    sealed_number bigint NOT NULL DEFAULT 0,
+    sealed_hash text NOT NULL DEFAULT ''
 );
 
 -- Which tenant a login belongs to. any_tenant logins (ops of several tenants) may choose one
@@ -27,6 +30,7 @@ CREATE TABLE agent2389.jobs (
     agent text,
     instruction text,
     submission jsonb NOT NULL,
+    files jsonb NOT NULL DEFAULT '[]',
     source text NOT NULL,
     priority smallint NOT NULL CHECK (priority BETWEEN 0 AND 9),
     max_hops smallint NOT NULL CHECK (max_hops BETWEEN 1 AND 64),
@@ -57,6 +61,7 @@ CREATE TABLE agent2389.jobs (
 );
 CREATE INDEX jobs_newest ON agent2389.jobs (tenant, seq DESC);
 CREATE INDEX jobs_content ON agent2389.jobs (tenant, content_hash);
+CREATE INDEX jobs_finished ON agent2389.jobs (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX jobs_by_state ON agent2389.jobs (tenant, state, seq DESC);
 
 -- Legal steps, filled from ledger/states.py by the migration runner.
@@ -100,6 +105,27 @@ CREATE TABLE agent2389.tasks (
     stop_requested text CHECK (stop_requested IN ('cancel', 'expire', 'escalate')),
     error jsonb,
     wire_task_id text,
+    -- Assignments that nobody acknowledged.
+    misses smallint NOT NULL DEFAULT 0,
+    -- What a person or a judge wants done differently in the next attempt.
+    feedback text,
+    -- In a verification: the task it judges, and the agent that must not judge itself.
+    verifies text,
+    not_agent text,
+    -- While a judge or a person has the word: what follows from the task, kept until then.
+    held jsonb,
+    -- In a branch: the task that joins it, and its place among the branches.
+    joins text,
+    branch smallint NOT NULL DEFAULT 0,
+    -- In a task that joins: how many branches it needs, had, and lost.
+    join_needed smallint,
+    join_total smallint,
+    join_done smallint NOT NULL DEFAULT 0,
+    join_failed smallint NOT NULL DEFAULT 0,
+    -- Why a waiting task waits: {"for": "join" | "timer" | "person" | "approval", ...}.
+    waiting jsonb,
+    -- Since when a person is asked: deadlines do not run meanwhile.
+    paused_at timestamptz,
     queued_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     claimed_at timestamptz,
     finished_at timestamptz,
@@ -111,6 +137,8 @@ CREATE TABLE agent2389.tasks (
     CHECK ((owner_incarnation IS NULL) = (token_hash IS NULL)),
     CHECK (attempt BETWEEN 0 AND max_attempts),
     CHECK (crashes BETWEEN 0 AND max_crashes),
+    CHECK ((state = 'waiting') = (waiting IS NOT NULL)),
+    CHECK (held IS NULL OR state IN ('completed', 'escalated')),
     CHECK ((capability IS NULL) <> (bound_agent IS NULL))
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500, fillfactor = 70);
 -- Claim order uses only columns of this partial index: ordering by the primary key makes every
@@ -118,9 +146,13 @@ CREATE TABLE agent2389.tasks (
 CREATE INDEX tasks_claimable ON agent2389.tasks (tenant, pool, rank, seq) WHERE state = 'queued';
 CREATE INDEX tasks_owned ON agent2389.tasks (lease_until)
     WHERE state IN ('assigned', 'acked', 'in_progress');
+CREATE INDEX tasks_assigned ON agent2389.tasks (tenant, owner_incarnation) WHERE state = 'assigned';
 CREATE INDEX tasks_due ON agent2389.tasks (run_after) WHERE state = 'queued' AND NOT rung;
 CREATE INDEX tasks_open_deadline ON agent2389.tasks (deadline)
-    WHERE state IN ('queued', 'waiting', 'forwarded');
+    WHERE state IN ('queued', 'waiting', 'forwarded', 'completed') AND (state <> 'completed' OR held IS NOT NULL)
+        AND paused_at IS NULL;
+CREATE INDEX tasks_asked ON agent2389.tasks (paused_at) WHERE paused_at IS NOT NULL;
+CREATE INDEX tasks_timed ON agent2389.tasks (run_after) WHERE state IN ('waiting', 'forwarded');
 CREATE INDEX tasks_of_job ON agent2389.tasks (tenant, job_id, hop);
 
 CREATE TABLE agent2389.results (
@@ -178,14 +210,19 @@ CREATE TABLE agent2389.events (
     type text NOT NULL,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
     agent_id text,
-    data jsonb NOT NULL DEFAULT '{}'
+    data jsonb NOT NULL DEFAULT '{}',
+    -- Given by the sealer: dense and in commit order, which ids are not.
+    number bigint UNIQUE,
+    previous_hash text,
+    hash text
 );
 CREATE INDEX events_of_job ON agent2389.events (tenant, job_id, id);
+CREATE INDEX events_unsealed ON agent2389.events (id) WHERE number IS NULL;
 
 -- One versioned row for each retained topic; the topic is built from kind and key by the sender.
 CREATE TABLE agent2389.board (
     tenant text NOT NULL,
-    kind text NOT NULL CHECK (kind IN ('open', 'claim', 'result')),
+    kind text NOT NULL CHECK (kind IN ('open', 'claim', 'result', 'approval')),
     key text[] NOT NULL,
     payload text,
     version bigint NOT NULL DEFAULT 1,
@@ -225,7 +262,7 @@ CREATE TABLE agent2389.agents (
     free_slots integer NOT NULL,
     singleton boolean NOT NULL,
     state text NOT NULL CHECK (state IN ('starting', 'running', 'paused', 'draining', 'stopped')),
-    desired_state text CHECK (desired_state IN ('running', 'paused', 'draining', 'stopped')),
+    desired_state text CHECK (desired_state IN ('draining', 'stopped', 'restarting')),
     version text NOT NULL,
     config_sha256 text NOT NULL,
     interval_s real NOT NULL,
@@ -264,4 +301,43 @@ CREATE TABLE agent2389.tombstones (
     state text NOT NULL,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (tenant, job_id)
+);
+
+-- A question bound to the hash of the exact arguments of one tool call.
+CREATE TABLE agent2389.approvals (
+    tenant text NOT NULL,
+    approval_id text NOT NULL,
+    job_id text NOT NULL,
+    task_id text NOT NULL,
+    tool text NOT NULL,
+    arguments text NOT NULL,
+    arguments_sha256 text NOT NULL CHECK (arguments_sha256 ~ '^[0-9a-f]{64}$'),
+    question text NOT NULL,
+    state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'approved', 'rejected', 'withdrawn')),
+    actor text,
+    reason text,
+    asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    decided_at timestamptz,
+    PRIMARY KEY (tenant, approval_id),
+    UNIQUE (tenant, task_id, arguments_sha256),
+    CHECK ((state = 'pending') = (decided_at IS NULL))
+);
+
+-- What operators told agents to do; a pause belongs to the agent id and survives its processes.
+CREATE TABLE agent2389.commands (
+    tenant text NOT NULL,
+    command_id text NOT NULL,
+    agent_id text NOT NULL,
+    incarnation text,
+    action text NOT NULL CHECK (action IN ('pause', 'resume', 'drain', 'stop', 'restart')),
+    actor text NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant, command_id)
+);
+CREATE TABLE agent2389.pauses (
+    tenant text NOT NULL,
+    agent_id text NOT NULL,
+    actor text NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant, agent_id)
 );

@@ -69,7 +69,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE
         WHEN job.state <> 'open' THEN job.state
         WHEN EXISTS (SELECT FROM agent2389.tasks t WHERE t.tenant = job.tenant AND t.job_id = job.job_id
-            AND t.state IN ('escalated', 'waiting')) THEN 'waiting'
+            AND (t.state = 'escalated' OR (t.state = 'waiting' AND t.waiting ->> 'for' <> 'join'))) THEN 'waiting'
         WHEN job.hops > 1 OR EXISTS (SELECT FROM agent2389.tasks t WHERE t.tenant = job.tenant
             AND t.job_id = job.job_id AND t.epoch > 0) THEN 'running'
         ELSE 'queued' END
@@ -104,18 +104,29 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     FROM agent2389.tasks t WHERE t.tenant = of_tenant AND t.job_id = of_job
 $$;
 
--- Ends one task that is not owned any more or whose owner is being taken from it, and, with the
--- last one, its job. The caller holds the job's lock. Returns effects.
+-- Ends one task without a result that counts and, with the last one, its job. What hangs on the task
+-- learns of it: the task that joins its branch, the task that it was to judge (T31). The caller holds
+-- the job's lock. Returns effects.
 CREATE FUNCTION agent2389.end_task(task agent2389.tasks, into_state text, problem jsonb, what text) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE effects jsonb := agent2389.no_effects();
 BEGIN
     UPDATE agent2389.tasks SET state = into_state, error = coalesce(problem, error),
-        owner_incarnation = NULL, lease_until = NULL, token_hash = NULL,
-        finished_at = clock_timestamp()
+        owner_incarnation = NULL, lease_until = NULL, token_hash = NULL, held = NULL, waiting = NULL,
+        paused_at = NULL, finished_at = clock_timestamp()
     WHERE tenant = task.tenant AND task_id = task.task_id;
     effects := agent2389.with_effect(effects, 'changes', agent2389.note(task.tenant, task.job_id,
         task.task_id, what, task.owner_agent, coalesce(problem, '{}')));
+    PERFORM agent2389.withdraw_approvals(task.tenant, task.task_id);
+    IF task.join_needed IS NOT NULL THEN
+        effects := agent2389.joined(effects, agent2389.call_off_branches(task));
+    END IF;
+    IF task.joins IS NOT NULL THEN
+        effects := agent2389.joined(effects, agent2389.branch_ended(task, false));
+    ELSIF task.verifies IS NOT NULL AND into_state = 'dead' THEN
+        effects := agent2389.joined(effects, agent2389.judged(task.tenant, task.verifies, NULL,
+            'the verification ended without a verdict', task.owner_agent));
+    END IF;
     RETURN agent2389.joined(effects, agent2389.close_job(task.tenant, task.job_id, task.task_id, 1, 0));
 END $$;
 
@@ -146,15 +157,20 @@ BEGIN
         WHEN bool_or(t.state = 'expired') THEN 'expired'
         WHEN bool_or(t.state = 'cancelled') THEN 'cancelled'
         ELSE 'completed' END
-    INTO outcome FROM agent2389.tasks t WHERE t.tenant = of_tenant AND t.job_id = of_job;
+    INTO outcome FROM agent2389.tasks t
+    WHERE t.tenant = of_tenant AND t.job_id = of_job AND agent2389.counts(t);
     SELECT * INTO last FROM agent2389.tasks WHERE tenant = of_tenant AND task_id = last_task;
     IF outcome = 'completed' THEN
+        -- The answer is the last hop's, not that of whichever task happened to end last.
+        SELECT t.* INTO last FROM agent2389.tasks t WHERE t.tenant = of_tenant AND t.job_id = of_job
+            AND t.state IN ('completed', 'verified') AND agent2389.counts(t)
+        ORDER BY t.hop DESC, t.branch, t.slot LIMIT 1;
         SELECT payload INTO answer FROM agent2389.results
-        WHERE tenant = of_tenant AND task_id = last_task AND standing = 'current';
+        WHERE tenant = of_tenant AND task_id = last.task_id AND standing = 'current';
     ELSE
         SELECT t.error INTO problem FROM agent2389.tasks t
-        WHERE t.tenant = of_tenant AND t.job_id = of_job AND t.error IS NOT NULL
-        ORDER BY t.hop DESC LIMIT 1;
+        WHERE t.tenant = of_tenant AND t.job_id = of_job AND t.error IS NOT NULL AND agent2389.counts(t)
+        ORDER BY t.hop DESC, t.branch, t.slot LIMIT 1;
         problem := jsonb_build_object(
             'code', coalesce(problem ->> 'code', CASE outcome WHEN 'failed' THEN 'internal_error' ELSE outcome END),
             'message', coalesce(problem ->> 'message', CASE outcome
@@ -195,6 +211,14 @@ BEGIN
     END IF;
     RETURN effects;
 END $$;
+
+-- Whether a task decides how its job ended: verifications do not, nor do branches of a join that
+-- had enough without them.
+CREATE FUNCTION agent2389.counts(task agent2389.tasks) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT task.verifies IS NULL AND (task.joins IS NULL OR NOT EXISTS (SELECT FROM agent2389.tasks j
+        WHERE j.tenant = task.tenant AND j.task_id = task.joins AND j.join_done >= j.join_needed))
+$$;
 
 -- One incarnation as the fleet shows it.
 CREATE FUNCTION agent2389.agent_record(a agent2389.agents, running bigint) RETURNS jsonb

@@ -1,9 +1,10 @@
 -- What producers ask for: submit, reject, cancel.
 
-CREATE FUNCTION agent2389.someone_lives(of_tenant text, of_pool text) RETURNS boolean
+CREATE FUNCTION agent2389.someone_lives(of_tenant text, of_pool text, but_agent text DEFAULT NULL) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT EXISTS (SELECT FROM agent2389.agents
         WHERE tenant = of_tenant AND of_pool = ANY (pools) AND state IN ('running', 'paused')
+        AND agent_id IS DISTINCT FROM but_agent
         AND last_beat > clock_timestamp() - interval '30 seconds')
 $$;
 
@@ -50,11 +51,11 @@ BEGIN
         END IF;
         INSERT INTO agent2389.jobs (tenant, job_id, content_hash, capability, agent, instruction, submission,
             source, priority, max_hops, budget, deadline, conversation_id, wire_task_id, reply_to,
-            correlation, traceparent, note, open_tasks)
+            correlation, traceparent, note, open_tasks, files)
         VALUES (t, job ->> 'job_id', job ->> 'content_hash', job ->> 'capability', job ->> 'agent',
             job ->> 'instruction', job -> 'submission', job ->> 'source', (job ->> 'priority')::smallint,
             (job ->> 'max_hops')::smallint, job -> 'budget', ends, job ->> 'conversation_id',
-            job ->> 'wire_task_id', job ->> 'reply_to', job ->> 'correlation', job ->> 'traceparent', remark, 1)
+            job ->> 'wire_task_id', job ->> 'reply_to', job ->> 'correlation', job ->> 'traceparent', remark, 1, job -> 'files')
         ON CONFLICT (tenant, job_id) DO NOTHING RETURNING * INTO made;
         IF NOT FOUND THEN
             SELECT * INTO known FROM agent2389.jobs WHERE tenant = t AND job_id = job ->> 'job_id';
@@ -111,6 +112,21 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     RETURNING times = 1 OR at >= statement_timestamp()
 $$;
 
+-- T18, T19 for one task: ended when nobody owns it, else asked of its owner at the next beat.
+CREATE FUNCTION agent2389.call_off(task agent2389.tasks) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- The end of another task of the same job may have ended this one a moment ago.
+    SELECT * INTO task FROM agent2389.tasks x WHERE x.tenant = task.tenant AND x.task_id = task.task_id FOR UPDATE;
+    IF NOT agent2389.is_open(task) THEN
+        RETURN agent2389.no_effects();
+    ELSIF task.owner_incarnation IS NULL THEN
+        RETURN agent2389.end_task(task, 'cancelled', NULL, 'task.cancelled');
+    END IF;
+    UPDATE agent2389.tasks SET stop_requested = 'cancel' WHERE tenant = task.tenant AND task_id = task.task_id;
+    RETURN agent2389.no_effects();
+END $$;
+
 -- T18, T19 for every open task of the job.
 CREATE FUNCTION agent2389_v1.cancel(of_job text, who text) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -129,14 +145,11 @@ BEGIN
     END IF;
     effects := agent2389.with_effect(effects, 'changes',
         agent2389.note(t, of_job, NULL, 'job.cancel_requested', NULL, jsonb_build_object('actor', who)));
-    FOR task IN SELECT * FROM agent2389.tasks WHERE tenant = t AND job_id = of_job
-        AND state NOT IN ('completed', 'verified', 'cancelled', 'dead', 'expired') ORDER BY task_id FOR UPDATE
+    -- The task that joins goes first, so that the end of its branches moves nothing any more.
+    FOR task IN SELECT * FROM agent2389.tasks x WHERE x.tenant = t AND x.job_id = of_job
+        AND agent2389.is_open(x) ORDER BY x.join_needed IS NULL, x.task_id FOR UPDATE
     LOOP
-        IF task.owner_incarnation IS NULL THEN
-            effects := agent2389.joined(effects, agent2389.end_task(task, 'cancelled', NULL, 'task.cancelled'));
-        ELSE
-            UPDATE agent2389.tasks SET stop_requested = 'cancel' WHERE tenant = t AND task_id = task.task_id;
-        END IF;
+        effects := agent2389.joined(effects, agent2389.call_off(task));
     END LOOP;
     SELECT * INTO job FROM agent2389.jobs WHERE tenant = t AND job_id = of_job;
     RETURN jsonb_build_object('verdict', 'ok', 'job_state', agent2389.job_state(job), 'effects', effects);

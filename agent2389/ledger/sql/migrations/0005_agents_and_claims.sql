@@ -40,7 +40,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     t text := agent2389.current_tenant();
     me agent2389.agents;
-    held jsonb;
+    fence jsonb;
     task agent2389.tasks;
     verdicts jsonb := '{}';
     mates jsonb;
@@ -49,13 +49,13 @@ BEGIN
     UPDATE agent2389.agents SET state = beat ->> 'state', free_slots = (beat ->> 'free_slots')::integer,
         last_beat = clock_timestamp(), presence_cleared = false
     WHERE tenant = t AND incarnation = beat ->> 'incarnation' AND state <> 'stopped' RETURNING * INTO me;
-    FOR held IN SELECT value FROM jsonb_array_elements(beat -> 'held') ORDER BY value ->> 'task_id'
+    FOR fence IN SELECT value FROM jsonb_array_elements(beat -> 'held') ORDER BY value ->> 'task_id'
     LOOP
         UPDATE agent2389.tasks SET lease_until = clock_timestamp() + make_interval(secs => lease_seconds)
-        WHERE tenant = t AND task_id = held ->> 'task_id' AND epoch = (held ->> 'epoch')::integer
-            AND token_hash = sha256(convert_to(held ->> 'token', 'UTF8')) AND lease_until > clock_timestamp()
+        WHERE tenant = t AND task_id = fence ->> 'task_id' AND epoch = (fence ->> 'epoch')::integer
+            AND token_hash = sha256(convert_to(fence ->> 'token', 'UTF8')) AND lease_until > clock_timestamp()
         RETURNING * INTO task;
-        verdicts := verdicts || jsonb_build_object(held ->> 'task_id', CASE
+        verdicts := verdicts || jsonb_build_object(fence ->> 'task_id', CASE
             WHEN NOT FOUND THEN 'lost'
             WHEN task.stop_requested IS NOT NULL THEN task.stop_requested
             WHEN task.deadline <= clock_timestamp() THEN 'expire'
@@ -72,11 +72,16 @@ BEGIN
     RETURN jsonb_build_object(
         'known', me.incarnation IS NOT NULL,
         'tasks', verdicts,
-        'desired_state', me.desired_state,
+        'desired_state', CASE
+            WHEN me.desired_state IS NOT NULL THEN me.desired_state
+            WHEN EXISTS (SELECT FROM agent2389.pauses p WHERE p.tenant = t AND p.agent_id = me.agent_id)
+                THEN 'paused'
+            WHEN me.state = 'paused' THEN 'running' END,
         'peers_digest', digest,
         'peers', CASE WHEN digest = beat ->> 'known_peers' THEN NULL ELSE mates END,
         'backlog', EXISTS (SELECT FROM agent2389.tasks q WHERE q.tenant = t AND q.pool = ANY (me.pools)
-            AND q.state = 'queued' AND q.run_after <= clock_timestamp()),
+            AND q.state = 'queued' AND q.run_after <= clock_timestamp()
+            AND q.not_agent IS DISTINCT FROM me.agent_id),
         'due', (SELECT coalesce(jsonb_agg(i.key), '[]') FROM jsonb_each_text(intervals) i
             LEFT JOIN agent2389.upkeep u ON u.chore = i.key
             WHERE coalesce(u.last_run, '-infinity')
@@ -97,6 +102,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         'bound_agent', task.bound_agent, 'hop', task.hop, 'max_hops', j.max_hops, 'attempt', task.attempt,
         'crashes', task.crashes, 'priority', j.priority,
         'instruction', coalesce(task.instruction, j.instruction), 'input', task.input, 'next', task.next,
+        'feedback', task.feedback, 'verifies', task.verifies, 'branch_of', task.joins,
+        'approvals', coalesce((SELECT jsonb_object_agg(p.arguments_sha256, p.state) FROM agent2389.approvals p
+            WHERE p.tenant = task.tenant AND p.task_id = task.task_id), '{}'),
         'submission', j.submission,
         'manifest', coalesce((SELECT manifest FROM agent2389.workspaces w
             WHERE w.tenant = task.tenant AND w.task_id = task.task_id), '{}'),
@@ -118,14 +126,15 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT replace(gen_random_uuid()::text, '-', '')
 $$;
 
--- T5 to T7: up to `most` tasks of the agent's pools, or the one named `one_task`. A self-claim passes
--- assigned and acked in this one commit.
+-- T5 to T7: up to `most` tasks of the agent's pools, or the one named `one_task`; what an operator
+-- assigned to this incarnation comes first. A self-claim passes assigned and acked in this one commit.
 CREATE FUNCTION agent2389_v1.claim(who text, one_task text, most integer, lease real) RETURNS SETOF jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     t text := agent2389.current_tenant();
     me agent2389.agents;
     found_id text;
+    mine text[];
     ids text[];
     token text;
     task agent2389.tasks;
@@ -134,27 +143,34 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
+    SELECT array_agg(c.task_id) INTO mine FROM (SELECT task_id FROM agent2389.tasks
+        WHERE tenant = t AND owner_incarnation = who AND state = 'assigned'
+            AND (one_task IS NULL OR task_id = one_task) AND lease_until > clock_timestamp()
+        LIMIT most FOR UPDATE SKIP LOCKED) c;
     IF one_task IS NOT NULL THEN
         SELECT array_agg(c.task_id) INTO ids FROM (SELECT task_id FROM agent2389.tasks
             WHERE tenant = t AND task_id = one_task AND pool = ANY (me.pools) AND state = 'queued'
                 AND run_after <= clock_timestamp() AND deadline > clock_timestamp()
+                AND not_agent IS DISTINCT FROM me.agent_id
             FOR UPDATE SKIP LOCKED) c;
     ELSE
         SELECT array_agg(c.task_id ORDER BY c.rank, c.seq) INTO ids FROM (
-            SELECT q.task_id, q.rank, q.seq FROM unnest(me.pools) mine
+            SELECT q.task_id, q.rank, q.seq FROM unnest(me.pools) one_pool
             CROSS JOIN LATERAL (SELECT * FROM agent2389.tasks
-                WHERE tenant = t AND pool = mine AND state = 'queued'
+                WHERE tenant = t AND pool = one_pool AND state = 'queued'
                     AND run_after <= clock_timestamp() AND deadline > clock_timestamp()
+                    AND not_agent IS DISTINCT FROM me.agent_id
                 ORDER BY rank, seq LIMIT most FOR UPDATE SKIP LOCKED) q
-            ORDER BY q.rank, q.seq LIMIT most) c;
+            ORDER BY q.rank, q.seq LIMIT most - coalesce(array_length(mine, 1), 0)) c;
     END IF;
-    FOREACH found_id IN ARRAY coalesce(ids, '{}')
+    FOREACH found_id IN ARRAY coalesce(mine, '{}') || coalesce(ids, '{}')
     LOOP
         token := agent2389.new_token();
-        UPDATE agent2389.tasks SET state = 'in_progress', epoch = epoch + 1, owner_incarnation = who,
-            owner_agent = me.agent_id, token_hash = sha256(convert_to(token, 'UTF8')), lease_seconds = lease,
-            lease_until = clock_timestamp() + make_interval(secs => lease), claimed_at = clock_timestamp(),
-            rung = true
+        UPDATE agent2389.tasks SET state = 'acked' WHERE tenant = t AND task_id = found_id AND state = 'assigned';
+        UPDATE agent2389.tasks SET state = 'in_progress', epoch = epoch + (state = 'queued')::integer,
+            owner_incarnation = who, owner_agent = me.agent_id, token_hash = sha256(convert_to(token, 'UTF8')),
+            lease_seconds = lease, lease_until = clock_timestamp() + make_interval(secs => lease),
+            claimed_at = clock_timestamp(), rung = true
         WHERE tenant = t AND task_id = found_id RETURNING * INTO task;
         PERFORM agent2389.note(t, task.job_id, task.task_id, 'task.claimed', me.agent_id,
             jsonb_build_object('epoch', task.epoch, 'hop', task.hop));

@@ -32,12 +32,15 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WHERE x.tenant = of_tenant AND x.task_id = of_task
 $$;
 
--- T23: refused, counted, kept as evidence.
-CREATE FUNCTION agent2389.refuse(task agent2389.tasks, of_epoch integer, what text) RETURNS jsonb
+-- T23: refused, counted, kept as evidence with the first 2,000 characters of what was to be written.
+CREATE FUNCTION agent2389.refuse(
+    task agent2389.tasks, of_epoch integer, what text, evidence text DEFAULT NULL
+) RETURNS jsonb
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     SELECT agent2389.written('fenced', task.tenant, task.task_id, agent2389.with_effect(agent2389.no_effects(),
         'changes', agent2389.note(task.tenant, task.job_id, task.task_id, 'task.fenced', NULL,
-            jsonb_build_object('write', what, 'epoch', of_epoch, 'current_epoch', task.epoch))))
+            jsonb_build_object('write', what, 'epoch', of_epoch, 'current_epoch', task.epoch)
+            || CASE WHEN evidence IS NULL THEN '{}' ELSE jsonb_build_object('evidence', left(evidence, 2000)) END)))
 $$;
 
 CREATE FUNCTION agent2389_v1.checkpoint(of_task text, of_epoch integer, token text, files jsonb) RETURNS jsonb
@@ -56,25 +59,27 @@ BEGIN
 END $$;
 
 -- T15: result, hand-off, deliveries and job end in one transaction. `body` is records.Finish as JSON
--- with the id of every next task filled in.
+-- with the id of every task that may follow filled in.
 CREATE FUNCTION agent2389_v1.finish(of_task text, of_epoch integer, token text, body jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     t text := agent2389.current_tenant();
     f record;
     task agent2389.tasks;
-    child agent2389.tasks;
-    item jsonb;
-    born integer := jsonb_array_length(body -> 'next');
+    asks_verdict boolean;
+    asks_person boolean := coalesce((body ->> 'escalate')::boolean, false);
+    too_far boolean;
     effects jsonb := agent2389.no_effects();
 BEGIN
     SELECT * INTO f FROM agent2389.take_fenced(t, of_task, of_epoch, token);
     task := f.task;
     IF f.verdict = 'fenced' THEN
-        RETURN agent2389.refuse(task, of_epoch, 'finish');
+        RETURN agent2389.refuse(task, of_epoch, 'finish', body -> 'result' ->> 'text');
     ELSIF f.verdict <> 'ok' THEN
         RETURN agent2389.written(f.verdict, t, of_task, effects);
     END IF;
+    too_far := agent2389.reaches_too_far(task, f.job, body);
+    asks_verdict := nullif(body -> 'verify', 'null') IS NOT NULL AND task.verifies IS NULL;
     PERFORM agent2389.book(t, task.job_id, body -> 'usage');
     IF (body ->> 'rehearsal')::boolean AND NOT (f.job).rehearsal THEN
         UPDATE agent2389.jobs SET rehearsal = true WHERE tenant = t AND job_id = task.job_id;
@@ -82,50 +87,33 @@ BEGIN
     INSERT INTO agent2389.results (tenant, task_id, epoch, job_id, standing, outcome, payload, decision, usage,
         agent_id, incarnation, token_hash)
     VALUES (t, of_task, of_epoch, task.job_id,
-        CASE WHEN (body ->> 'escalate')::boolean OR (born > 0 AND task.hop >= (f.job).max_hops)
-            THEN 'proposed' ELSE 'current' END,
+        CASE WHEN asks_person OR asks_verdict OR too_far THEN 'proposed' ELSE 'current' END,
         'completed', body -> 'result', body -> 'decision', body -> 'usage', task.owner_agent,
         task.owner_incarnation, sha256(convert_to(token, 'UTF8')));
     UPDATE agent2389.agents SET tasks_total = tasks_total + 1
     WHERE tenant = t AND incarnation = task.owner_incarnation;
     INSERT INTO agent2389.workspaces (tenant, task_id, manifest) VALUES (t, of_task, body -> 'manifest')
     ON CONFLICT (tenant, task_id) DO UPDATE SET manifest = EXCLUDED.manifest, at = clock_timestamp();
-    IF born > 0 AND task.hop >= (f.job).max_hops THEN
+    IF too_far THEN
         effects := agent2389.end_task(task, 'dead', jsonb_build_object('code', 'internal_error', 'message',
             'the hop limit of ' || (f.job).max_hops || ' is reached and the work is not complete'), 'task.dead');
-        RETURN agent2389.written('ok', t, of_task, effects);
-    ELSIF (body ->> 'escalate')::boolean THEN
-        UPDATE agent2389.tasks SET state = 'escalated', owner_incarnation = NULL, lease_until = NULL,
-            token_hash = NULL, error = jsonb_build_object('code', 'internal_error', 'message',
-                coalesce(body -> 'decision' ->> 'reason', 'a person is asked'))
+    ELSIF asks_person THEN
+        effects := agent2389.ask_person(task, jsonb_build_object('code', 'internal_error', 'message',
+            coalesce(body -> 'decision' ->> 'reason', 'a person is asked')), task.owner_agent, body -> 'decision');
+    ELSE
+        UPDATE agent2389.tasks SET state = 'completed', owner_incarnation = NULL, lease_until = NULL,
+            token_hash = NULL, finished_at = clock_timestamp(), error = NULL,
+            held = CASE WHEN asks_verdict THEN body END
         WHERE tenant = t AND task_id = of_task;
         effects := agent2389.with_effect(effects, 'changes', agent2389.note(t, task.job_id, of_task,
-            'task.escalated', task.owner_agent, body -> 'decision'));
-        RETURN agent2389.written('ok', t, of_task, effects);
+            'task.completed', task.owner_agent, jsonb_build_object('hop', task.hop,
+                'decision', jsonb_build_object('outcome', body -> 'decision' ->> 'outcome',
+                    'chosen', body -> 'decision' ->> 'chosen', 'reason', body -> 'decision' ->> 'reason'))));
+        effects := agent2389.joined(effects, CASE
+            WHEN asks_verdict THEN agent2389.ask_verdict(task, body)
+            WHEN task.verifies IS NOT NULL THEN agent2389.give_verdict(task, body)
+            ELSE agent2389.go_on(task, body) END);
     END IF;
-    UPDATE agent2389.tasks SET state = 'completed', owner_incarnation = NULL, lease_until = NULL,
-        token_hash = NULL, finished_at = clock_timestamp(), error = NULL
-    WHERE tenant = t AND task_id = of_task;
-    effects := agent2389.with_effect(effects, 'changes', agent2389.note(t, task.job_id, of_task,
-        'task.completed', task.owner_agent, jsonb_build_object('hop', task.hop,
-            'decision', jsonb_build_object('outcome', body -> 'decision' ->> 'outcome',
-                'chosen', body -> 'decision' ->> 'chosen', 'reason', body -> 'decision' ->> 'reason'))));
-    FOR item IN SELECT value FROM jsonb_array_elements(body -> 'next')
-    LOOP
-        INSERT INTO agent2389.tasks (tenant, task_id, job_id, parent_task, slot, hop, pool, capability,
-            bound_agent, instruction, input, next, reason, rank, deadline, wire_task_id)
-        VALUES (t, item ->> 'task_id', task.job_id, of_task, (item ->> 'slot')::integer, task.hop + 1,
-            coalesce(item ->> 'capability', 'agent.' || (item ->> 'agent')), item ->> 'capability',
-            item ->> 'agent', item ->> 'instruction', item -> 'input', nullif(item -> 'next', 'null'),
-            item ->> 'reason', task.rank, task.deadline, task.wire_task_id)
-        RETURNING * INTO child;
-        INSERT INTO agent2389.workspaces (tenant, task_id, manifest)
-        VALUES (t, child.task_id, body -> 'manifest');
-        effects := agent2389.with_effect(effects, 'wakes', agent2389.wake_of(child));
-        effects := agent2389.with_effect(effects, 'changes', agent2389.note(t, task.job_id, child.task_id,
-            'task.queued', NULL, jsonb_build_object('pool', child.pool, 'hop', child.hop, 'reason', child.reason)));
-    END LOOP;
-    effects := agent2389.joined(effects, agent2389.close_job(t, task.job_id, of_task, 1, born));
     RETURN agent2389.written('ok', t, of_task, effects);
 END $$;
 
@@ -143,7 +131,7 @@ BEGIN
     SELECT * INTO f FROM agent2389.take_fenced(t, of_task, of_epoch, token);
     task := f.task;
     IF f.verdict NOT IN ('ok', 'cancel') THEN
-        RETURN agent2389.refuse(task, of_epoch, 'fail');
+        RETURN agent2389.refuse(task, of_epoch, 'fail', body ->> 'message');
     END IF;
     PERFORM agent2389.book(t, task.job_id, body -> 'usage');
     IF coalesce(body ->> 'partial', '') <> '' THEN
@@ -168,7 +156,9 @@ BEGIN
     ELSE
         UPDATE agent2389.tasks SET attempt = least(attempt + 1, max_attempts)
         WHERE tenant = t AND task_id = of_task;
-        effects := agent2389.end_task(task, 'dead', problem, 'task.dead');
+        effects := CASE WHEN (body ->> 'escalate')::boolean
+            THEN agent2389.ask_person(task, problem, task.owner_agent, problem)
+            ELSE agent2389.end_task(task, 'dead', problem, 'task.dead') END;
     END IF;
     RETURN agent2389.written('ok', t, of_task, effects);
 END $$;
@@ -209,7 +199,7 @@ BEGIN
     SELECT * INTO f FROM agent2389.take_fenced(t, of_task, of_epoch, token);
     task := f.task;
     IF f.verdict NOT IN ('ok', 'cancel') THEN
-        RETURN agent2389.refuse(task, of_epoch, 'stop');
+        RETURN agent2389.refuse(task, of_epoch, 'stop', nullif(partial, ''));
     END IF;
     IF partial <> '' THEN
         INSERT INTO agent2389.results (tenant, task_id, epoch, job_id, standing, outcome, payload, usage,
@@ -223,12 +213,16 @@ BEGIN
         WHEN task.stop_requested = 'expire' OR task.deadline <= clock_timestamp()
             THEN agent2389.end_task(task, 'expired', NULL, 'task.expired')
         ELSE NULL END;
-    IF effects IS NULL THEN
-        UPDATE agent2389.tasks SET state = CASE stop_requested WHEN 'escalate' THEN 'escalated' ELSE 'queued' END,
-            stop_requested = NULL, owner_incarnation = NULL, lease_until = NULL, token_hash = NULL
+    IF effects IS NULL AND task.stop_requested = 'escalate' THEN
+        effects := agent2389.ask_person(task, jsonb_build_object('code', 'internal_error', 'message',
+            'a person took the task from its agent'), task.owner_agent, '{}');
+    ELSIF effects IS NULL THEN
+        UPDATE agent2389.tasks SET state = 'queued', owner_incarnation = NULL, lease_until = NULL,
+            token_hash = NULL
         WHERE tenant = t AND task_id = of_task RETURNING * INTO task;
-        effects := agent2389.with_effect(agent2389.no_effects(), 'changes', agent2389.note(t, task.job_id,
-            of_task, 'task.' || task.state, task.owner_agent, '{}'));
+        effects := agent2389.with_effect(agent2389.with_effect(agent2389.no_effects(),
+            'wakes', agent2389.wake_of(task)), 'changes',
+            agent2389.note(t, task.job_id, of_task, 'task.queued', task.owner_agent, '{}'));
     END IF;
     RETURN agent2389.written('ok', t, of_task, effects);
 END $$;

@@ -11,7 +11,7 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- T8, T11, T20, T30.
+-- T8, T11, T20, T25, T27, T30.
 CREATE FUNCTION agent2389_v1.reap() RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -25,10 +25,16 @@ BEGIN
             (SELECT tenant, job_id, task_id FROM agent2389.tasks
                 WHERE state IN ('assigned', 'acked', 'in_progress') AND lease_until <= moment LIMIT 500)
             UNION (SELECT tenant, job_id, task_id FROM agent2389.tasks
-                WHERE state IN ('queued', 'waiting', 'forwarded') AND deadline <= moment LIMIT 500)
+                WHERE state IN ('queued', 'waiting', 'forwarded', 'completed') AND (state <> 'completed' OR held IS NOT NULL)
+                    AND paused_at IS NULL AND deadline <= moment LIMIT 500)
+            UNION (SELECT tenant, job_id, task_id FROM agent2389.tasks
+                WHERE paused_at <= moment - interval '7 days' LIMIT 500)
+            UNION (SELECT tenant, job_id, task_id FROM agent2389.tasks
+                WHERE state IN ('waiting', 'forwarded') AND run_after <= moment
+                    AND coalesce(waiting ->> 'for', 'timer') = 'timer' LIMIT 500)
             UNION (SELECT q.tenant, q.job_id, q.task_id FROM agent2389.tasks q
                 WHERE q.state = 'queued' AND greatest(q.run_after, q.queued_at) <= moment - interval '15 minutes'
-                    AND NOT agent2389.someone_lives(q.tenant, q.pool) LIMIT 100)) found
+                    AND NOT agent2389.someone_lives(q.tenant, q.pool, q.not_agent) LIMIT 100)) found
         ORDER BY tenant, job_id, task_id
     LOOP
         SELECT * INTO job FROM agent2389.jobs j
@@ -39,42 +45,49 @@ BEGIN
         IF task.owner_incarnation IS NOT NULL THEN
             CONTINUE WHEN task.lease_until > moment;
             effects := agent2389.joined(effects, agent2389.reap_owned(task));
-        ELSIF task.state IN ('queued', 'waiting', 'forwarded') AND task.deadline <= moment THEN
+        -- Something earlier in this run may have ended it.
+        ELSIF NOT agent2389.is_open(task) THEN
+            CONTINUE;
+        ELSIF (task.paused_at IS NULL AND task.deadline <= moment)
+            OR task.paused_at <= moment - interval '7 days' THEN
             effects := agent2389.joined(effects, agent2389.end_task(task, 'expired', NULL, 'task.expired'));
+        ELSIF task.state = 'waiting' AND task.waiting ->> 'for' = 'timer' AND task.run_after <= moment THEN
+            effects := agent2389.joined(effects, agent2389.queue_again(task, 'task.resumed', '{}'));
+        ELSIF task.state = 'forwarded' AND task.run_after <= moment THEN
+            effects := agent2389.joined(effects, agent2389.forward_failed(task, 'no answer came in time'));
         ELSIF task.state = 'queued' THEN
-            UPDATE agent2389.tasks SET state = 'escalated', error = jsonb_build_object('code', 'internal_error',
-                'message', 'no live agent serves ' || task.pool || ' for 15 minutes')
-            WHERE tenant = task.tenant AND task_id = task.task_id;
-            effects := agent2389.with_effect(effects, 'changes', agent2389.note(task.tenant, task.job_id,
-                task.task_id, 'task.escalated', NULL, jsonb_build_object('reason', 'no_live_agent', 'pool', task.pool)));
+            effects := agent2389.joined(effects, agent2389.ask_person(task, jsonb_build_object(
+                'code', 'internal_error', 'message', 'no live agent serves ' || task.pool || ' for 15 minutes'),
+                NULL, jsonb_build_object('reason', 'no_live_agent', 'pool', task.pool)));
         END IF;
     END LOOP;
     RETURN effects;
 END $$;
 
--- T11: the owner is gone. A third crash is poison.
+-- T8: an assignment that nobody acknowledged; T11: the owner is gone, and a third crash is poison.
 CREATE FUNCTION agent2389.reap_owned(task agent2389.tasks) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    next_row agent2389.tasks;
-    effects jsonb := agent2389.no_effects();
 BEGIN
     IF task.stop_requested = 'cancel' THEN
         RETURN agent2389.end_task(task, 'cancelled', NULL, 'task.cancelled');
     ELSIF task.deadline <= clock_timestamp() OR task.stop_requested = 'expire' THEN
         RETURN agent2389.end_task(task, 'expired', NULL, 'task.expired');
+    ELSIF task.stop_requested = 'escalate' OR (task.state = 'assigned' AND task.misses + 1 >= 3) THEN
+        RETURN agent2389.ask_person(task, jsonb_build_object('code', 'internal_error', 'message',
+            CASE task.state WHEN 'assigned' THEN 'three assignments were not acknowledged'
+                ELSE 'a person took the task from its agent' END), task.owner_agent, '{}');
+    ELSIF task.state = 'assigned' THEN
+        UPDATE agent2389.tasks SET misses = misses + 1 WHERE tenant = task.tenant AND task_id = task.task_id;
+        RETURN agent2389.queue_again(task, 'task.not_acknowledged', jsonb_build_object('misses', task.misses + 1),
+            2 * power(2, task.misses));
     ELSIF task.crashes + 1 >= task.max_crashes THEN
         UPDATE agent2389.tasks SET crashes = crashes + 1
         WHERE tenant = task.tenant AND task_id = task.task_id;
         RETURN agent2389.end_task(task, 'dead', jsonb_build_object('code', 'internal_error', 'message',
             'the agents that worked on this task died ' || task.max_crashes || ' times'), 'task.dead');
     END IF;
-    UPDATE agent2389.tasks SET state = 'queued', crashes = crashes + 1, owner_incarnation = NULL,
-        lease_until = NULL, token_hash = NULL, run_after = clock_timestamp()
-    WHERE tenant = task.tenant AND task_id = task.task_id RETURNING * INTO next_row;
-    effects := agent2389.with_effect(effects, 'wakes', agent2389.wake_of(next_row));
-    RETURN agent2389.with_effect(effects, 'changes', agent2389.note(task.tenant, task.job_id, task.task_id,
-        'task.lease_expired', task.owner_agent, jsonb_build_object('crashes', next_row.crashes)));
+    UPDATE agent2389.tasks SET crashes = crashes + 1 WHERE tenant = task.tenant AND task_id = task.task_id;
+    RETURN agent2389.queue_again(task, 'task.lease_expired', jsonb_build_object('crashes', task.crashes + 1));
 END $$;
 
 CREATE FUNCTION agent2389_v1.ring_due() RETURNS jsonb
@@ -180,8 +193,33 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     DELETE FROM agent2389.outbox WHERE id = ANY (ids)
 $$;
 
+-- Jobs that ended `keep_days` ago leave a tombstone: id and hash, so that a late repeat is still a repeat.
+CREATE FUNCTION agent2389.bury(most integer, keep_days double precision) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE old record;
+BEGIN
+    FOR old IN SELECT tenant, job_id, content_hash, state FROM agent2389.jobs
+        WHERE finished_at < clock_timestamp() - make_interval(secs => keep_days * 86400)
+        ORDER BY finished_at LIMIT most FOR UPDATE SKIP LOCKED
+    LOOP
+        INSERT INTO agent2389.tombstones (tenant, job_id, content_hash, state)
+        VALUES (old.tenant, old.job_id, old.content_hash, old.state);
+        DELETE FROM agent2389.workspaces w USING agent2389.tasks x WHERE w.tenant = x.tenant
+            AND w.task_id = x.task_id AND x.tenant = old.tenant AND x.job_id = old.job_id;
+        DELETE FROM agent2389.approvals WHERE tenant = old.tenant AND job_id = old.job_id;
+        DELETE FROM agent2389.results WHERE tenant = old.tenant AND job_id = old.job_id;
+        DELETE FROM agent2389.job_results WHERE tenant = old.tenant AND job_id = old.job_id;
+        DELETE FROM agent2389.tasks WHERE tenant = old.tenant AND job_id = old.job_id;
+        -- What the sealer has not numbered yet stays until it has.
+        DELETE FROM agent2389.events WHERE tenant = old.tenant AND job_id = old.job_id AND number IS NOT NULL;
+        DELETE FROM agent2389.jobs WHERE tenant = old.tenant AND job_id = old.job_id;
+        UPDATE agent2389.board SET payload = NULL, version = version + 1, changed_at = clock_timestamp()
+        WHERE tenant = old.tenant AND kind = 'result' AND key = ARRAY[old.job_id] AND payload IS NOT NULL;
+    END LOOP;
+END $$;
+
 -- Retention, and the incarnations whose presence must be cleared from the broker.
-CREATE FUNCTION agent2389_v1.retire() RETURNS jsonb
+CREATE FUNCTION agent2389_v1.retire(keep_days double precision) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE gone jsonb;
 BEGIN
@@ -189,6 +227,7 @@ BEGIN
     WHERE kind = 'result' AND payload IS NOT NULL AND EXISTS (SELECT FROM agent2389.job_results r
         WHERE r.tenant = b.tenant AND r.job_id = b.key[1] AND r.at < clock_timestamp() - interval '1 hour');
     DELETE FROM agent2389.intake_rejects WHERE at < clock_timestamp() - interval '7 days';
+    PERFORM agent2389.bury(200, keep_days);
     DELETE FROM agent2389.tombstones WHERE at < clock_timestamp() - interval '30 days';
     WITH cleared AS (
         UPDATE agent2389.agents a SET presence_cleared = true WHERE NOT presence_cleared
