@@ -12,7 +12,7 @@ from agent2389.agent.claiming import EAGER_POLL_SECONDS, POLL_SECONDS, Claimer
 from agent2389.agent.parts import Parts, Running, StopReason
 from agent2389.agent.presence import Announcer, Load
 from agent2389.agent.task import TaskRun
-from agent2389.broker.port import Connection
+from agent2389.broker.port import Connection, Delivery
 from agent2389.errors import Agent2389Error, Unreachable
 from agent2389.ledger.port import Ledger
 from agent2389.ledger.records import AgentRecord, Beat, BeatReply, Change, Claim, Effects
@@ -26,6 +26,7 @@ BEAT_SECONDS = 10.0
 FIRST_BEATS = 3
 """Right after the start the beat comes every second, so that replicas know one another soon."""
 LEASE_CHECK_SECONDS = 0.5
+HINT_PAUSE_SECONDS = 0.2
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +63,8 @@ class Worker:
         self._serves_pools = False
         self._drained = asyncio.Event()
         self._drain_asked = asyncio.Event()
+        self._told = asyncio.Event()
+        self.restart_asked = False
         self._claimer = Claimer(
             ledger,
             parts.incarnation,
@@ -158,8 +161,13 @@ class Worker:
         topics = MeshTopics(self._agent.tenant)
         for pool in (*self._agent.capabilities, agent_bound(self._agent.id)):
             await self._connection.subscribe(topics.wake(pool), self._claimer.on_wake, qos=0)
+        await self._connection.subscribe(topics.control(self._agent.id), self._on_control)
         await self._announcer.watch(self._connection)
         await self._intake.serve_protocol(self._agent.id)
+
+    async def _on_control(self, _: Delivery) -> None:
+        """Somebody says that the ledger holds a command: look now instead of at the next beat."""
+        self._told.set()
 
     async def _say_available(self) -> None:
         """After every (re)connection: subscriptions were granted before this runs."""
@@ -179,7 +187,12 @@ class Worker:
     async def _beats(self) -> None:
         count = 0
         while True:
-            await asyncio.sleep(1.0 if count < FIRST_BEATS else BEAT_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0 if count < FIRST_BEATS else BEAT_SECONDS):
+                    await self._told.wait()
+                    # Hints come from anybody: at most one more beat a second.
+                    await asyncio.sleep(HINT_PAUSE_SECONDS)
+            self._told.clear()
             count += 1
             try:
                 await self._beat_once()
@@ -236,6 +249,9 @@ class Worker:
             case AgentState.RUNNING:
                 self.resume()
             case AgentState.DRAINING | AgentState.STOPPED:
+                self._drain_asked.set()
+            case AgentState.RESTARTING:
+                self.restart_asked = True
                 self._drain_asked.set()
             case _:
                 pass

@@ -181,6 +181,7 @@ def _job_row(tables: Tables, job: JobRecord) -> JobRow:
         hops=job.hops,
         usage=job.used,
         note=job.note,
+        retry_of=job.retry_of,
     )
 
 
@@ -206,4 +207,8 @@ def _task_row(tables: Tables, task: TaskRecord) -> TaskRow:
         error=task.error,
         usage=result.usage if result else Usage(),
         decision=result.decision if result else None,
+        waiting_for=task.waiting,
+        feedback=task.feedback,
+        verifies=task.verifies,
+        branch_of=task.joins,
     )

@@ -24,10 +24,14 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     hops: int
     usage: Usage
     note: str | None = None
+    retry_of: str | None = None
 
 
 class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One hop of a job as ``trace`` and the API show it; times are UTC."""
+    """One hop of a job as ``trace`` and the API show it; times are UTC.
+
+    ``waiting_for``: ``timer`` | ``person`` | ``approval`` | ``join``.
+    """
 
     task_id: str
     hop: int
@@ -48,6 +52,10 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
     error: dict[str, str] | None
     usage: Usage
     decision: RouteDecision | None
+    waiting_for: str | None = None
+    feedback: str | None = None
+    verifies: str | None = None
+    branch_of: str | None = None
 
 
 class JobDetail(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from agent2389 import __version__
-from agent2389.ledger.views import AgentRow, JobRow, PoolRow
+from agent2389.ledger.views import AgentRow, ApprovalRow, JobRow, PoolRow
 from agent2389.wire.submission import Submission
 
 _BODIES = {("POST", "/api/v1/jobs"): "Submission"}
@@ -38,7 +38,7 @@ def add_documentation(app: web.Application) -> None:
 def describe(app: web.Application) -> dict[str, Any]:
     """The OpenAPI document of ``app``."""
     schemas = msgspec.json.schema_components(
-        [Submission, JobRow, AgentRow, PoolRow], ref_template="#/components/schemas/{name}"
+        [Submission, JobRow, AgentRow, PoolRow, ApprovalRow], ref_template="#/components/schemas/{name}"
     )[1]
     paths: dict[str, dict[str, Any]] = {}
     for route in app.router.routes():

@@ -65,7 +65,7 @@ async def submit(request: web.Request) -> web.Response:
 async def jobs(request: web.Request) -> web.Response:
     """List jobs, newest first."""
     ledger = request.app[DEPENDENCIES].ledger
-    limit = _number(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
+    limit = number_in(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
     state = request.query.get("state")
     if state is not None and state not in set(JobState):
         raise InputRefused(Code.INVALID, f"state must be one of {', '.join(JobState)}")
@@ -113,7 +113,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     """Events of a job: a list, or Server-Sent Events with ``?stream=1`` until the job ends."""
     ledger = request.app[DEPENDENCIES].ledger
     job_id = await resolve(ledger, request.match_info["job"])
-    after = _number(request, "after", 0, 0, 2**53)
+    after = number_in(request, "after", 0, 0, 2**53)
     if "stream" not in request.query:
         found = await ledger.changes(job_id, after)
         return answer({"data": [_event(number, change) for number, change in found]})
@@ -159,7 +159,8 @@ def _event(number: int, change: Any) -> dict[str, Any]:
     }
 
 
-def _number(request: web.Request, name: str, default: int, least: int, most: int) -> int:
+def number_in(request: web.Request, name: str, default: int, least: int, most: int) -> int:
+    """A whole number of the query. Raises ``InputRefused``."""
     text = request.query.get(name, str(default))
     if not text.isascii() or not text.isdigit() or not least <= int(text[:17]) <= most:
         raise InputRefused(Code.INVALID, f"{name} must be a number between {least} and {most}")

@@ -135,6 +135,8 @@ def _board_message(row: BoardMessage) -> Message:
             topic = topics.claim(task_id, int(epoch))
         case "result", (job_id,):
             topic = topics.result(job_id)
+        case "approval", (approval_id,):
+            topic = topics.approval(approval_id)
         case _:
             raise ValueError(f"the board row {row.kind} {row.key} has no topic")
     return Message(topic, (row.payload or "").encode(), retain=True)

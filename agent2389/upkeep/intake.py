@@ -8,19 +8,20 @@ from typing import TypeVar
 import structlog
 
 from agent2389.broker.port import Connection, Delivery, Message, Properties, PublishRefused
-from agent2389.errors import InputRefused, NotFound, Unreachable
+from agent2389.errors import Conflict, InputRefused, NotFound, Unreachable
 from agent2389.ledger.port import Ledger
 from agent2389.ledger.records import Rejection, Submitted
 from agent2389.upkeep.accept import accept, accept_envelope, payload_hash
 from agent2389.upkeep.dispatch import Dispatcher
 from agent2389.wire.envelope import conversation_of, error_message, read_document, read_envelope
-from agent2389.wire.mesh import encode
+from agent2389.wire.mesh import ApprovalAnswer, encode, read_approval_answer
 from agent2389.wire.receipts import Code, Receipt, Verdict
 from agent2389.wire.submission import read_submission
 from agent2389.wire.topics import (
     MeshTopics,
     canonical_topic,
     conversation,
+    parse_approval_answer,
     parse_job_topic,
     parse_last_level,
     parse_protocol_agent,
@@ -70,10 +71,12 @@ class Intake:
                 await self._connection.subscribe(topic_filter, self.on_job)
                 self._filters += (topic_filter,)
         await self._connection.subscribe(self._topics.cancel_filter(), self.on_cancel)
+        await self._connection.subscribe(self._topics.approval_answer_filter(), self.on_approval_answer)
 
     async def leave_pools(self) -> None:
         """Stop listening to what ``serve_pools`` asked for."""
-        for topic_filter in (*self._filters, self._topics.cancel_filter()):
+        others = (self._topics.cancel_filter(), self._topics.approval_answer_filter())
+        for topic_filter in (*self._filters, *others):
             await self._connection.unsubscribe(topic_filter)
         self._filters = ()
 
@@ -142,6 +145,33 @@ class Intake:
             await self._dispatcher.perform(written.effects)
         await self._dispatcher.publish(Message(self._topics.receipt(job_id), encode(receipt)))
         await delivery.acknowledge()
+
+    async def on_approval_answer(self, delivery: Delivery) -> None:
+        """``approvals/{approval_id}/answer``: counts only for the arguments whose hash it names."""
+        answer = read_approval_answer(delivery.payload)
+        if answer is not None:
+            await self._decide(parse_approval_answer(delivery.topic), answer)
+        elif delivery.payload:
+            self._on_dropped("schema")
+            log.warning("answer to an approval is not readable", topic=delivery.topic)
+        await delivery.acknowledge()
+
+    async def _decide(self, approval_id: str, answer: ApprovalAnswer) -> None:
+        try:
+            written = await self._until_answered(
+                lambda: self._ledger.decide_approval(
+                    approval_id,
+                    answer.decision,
+                    answer.arguments_sha256,
+                    answer.actor[:64],
+                    reason=answer.reason,
+                )
+            )
+        except (NotFound, Conflict, InputRefused) as refused:
+            self._on_dropped("schema")
+            log.warning("answer to an approval refused", approval_id=approval_id, reason=str(refused))
+            return
+        await self._dispatcher.perform(written.effects)
 
     async def on_protocol_input(self, delivery: Delivery) -> None:
         """A task envelope (FR-014, steps 1 to 6); duplicates are discarded silently."""

@@ -1,8 +1,11 @@
 """Messages of the mesh topics other than submissions and receipts."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+
+MAX_SMALL_BYTES = 8192
+Read = TypeVar("Read")
 
 
 class Wake(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -46,6 +49,24 @@ class Mesh(msgspec.Struct, frozen=True):
     version: str
 
 
+class Control(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A hint on ``control/{agent_id}`` that the ledger holds a command; it carries no right of its own."""
+
+    action: str
+    command_id: str
+    incarnation: str | None = None
+
+
+class ApprovalAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A person's word on ``approvals/{approval_id}/answer``; ``nonce`` tells repeats apart in logs."""
+
+    decision: str
+    arguments_sha256: str
+    actor: str
+    nonce: str = ""
+    reason: str = ""
+
+
 def encode(message: msgspec.Struct) -> bytes:
     """JSON bytes of any message struct of this room."""
     return msgspec.json.encode(message)
@@ -53,19 +74,23 @@ def encode(message: msgspec.Struct) -> bytes:
 
 def decode_wake(payload: bytes) -> Wake | None:
     """Read a doorbell; anything else is ``None`` (a doorbell is a hint, never an error)."""
-    if len(payload) > 1024:
-        return None
-    try:
-        return msgspec.json.decode(payload, type=Wake)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
-        return None
+    return _read(payload, Wake)
 
 
 def read_mesh(payload: bytes) -> Mesh | None:
     """The identity on the ``mesh`` topic; ``None`` for a clear or anything else."""
-    if not payload or len(payload) > 1024:
+    return _read(payload, Mesh)
+
+
+def read_approval_answer(payload: bytes) -> ApprovalAnswer | None:
+    """A decision about an approval; ``None`` for anything else."""
+    return _read(payload, ApprovalAnswer)
+
+
+def _read(payload: bytes, kind: type[Read]) -> Read | None:
+    if not payload or len(payload) > MAX_SMALL_BYTES:
         return None
     try:
-        return msgspec.json.decode(payload, type=Mesh)
+        return msgspec.json.decode(payload, type=kind)
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
         return None

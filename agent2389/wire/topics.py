@@ -91,6 +91,14 @@ class MeshTopics(msgspec.Struct, frozen=True):
         """Board: a question for a person."""
         return self._below("approvals", approval_id)
 
+    def approval_answer(self, approval_id: str) -> str:
+        """A person answers a question here."""
+        return self._below("approvals", approval_id, "answer")
+
+    def approval_answer_filter(self) -> str:
+        """All answers."""
+        return self._below("approvals", "+", "answer")
+
     def mesh(self) -> str:
         """Which ledger this tenant belongs to (retained)."""
         return self._below("mesh")
@@ -123,6 +131,11 @@ def parse_job_topic(topic: str, tenant: str) -> JobTopic | None:
 def parse_last_level(topic: str) -> str:
     """The id in the last level of ``cancel/…``, ``results/…``, ``control/…``."""
     return topic.rpartition("/")[2]
+
+
+def parse_approval_answer(topic: str) -> str:
+    """The approval id in ``approvals/{id}/answer``."""
+    return topic.split("/")[-2]
 
 
 def canonical_topic(topic: str) -> str:

@@ -193,6 +193,7 @@ async def _work(
         if process.stop.is_set():
             return
         await worker.run()
+        process.restart = process.restart or worker.restart_asked
     log.info("agent stopped")
 
 

@@ -12,7 +12,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         'capability', coalesce(job.capability, ''), 'agent', job.agent, 'instruction', left(job.instruction, 500),
         'priority', job.priority, 'source', job.source, 'created_at', job.created_at,
         'finished_at', job.finished_at, 'open_tasks', job.open_tasks, 'hops', job.hops,
-        'usage', agent2389.usage_of(job), 'note', job.note)
+        'usage', agent2389.usage_of(job), 'note', job.note, 'retry_of', job.retry_of)
 $$;
 
 CREATE FUNCTION agent2389_v1.jobs(in_state text, most integer, before_job text) RETURNS jsonb
@@ -50,7 +50,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
                 'priority', 9 - x.rank, 'attempt', x.attempt, 'crashes', x.crashes, 'epoch', x.epoch,
                 'agent_id', x.owner_agent, 'reason', x.reason, 'queued_at', x.queued_at,
                 'run_after', x.run_after, 'claimed_at', x.claimed_at, 'finished_at', x.finished_at,
-                'result', r.payload, 'error', x.error, 'usage', coalesce(r.usage, '{}'), 'decision', r.decision)
+                'result', r.payload, 'error', x.error, 'usage', coalesce(r.usage, '{}'), 'decision', r.decision,
+                'waiting_for', x.waiting ->> 'for', 'feedback', x.feedback, 'verifies', x.verifies,
+                'branch_of', x.joins)
                 ORDER BY x.hop, x.slot), '[]')
             FROM agent2389.tasks x LEFT JOIN agent2389.results r ON r.tenant = x.tenant
                 AND r.task_id = x.task_id AND r.epoch = x.epoch
