@@ -68,7 +68,8 @@ async def _run(options: Options, tell: Tell, ready: Callable[[MeshFile], None]) 
         stack.enter_context(held(data))
         http_port = _http_port(options)
         tell("starting ledger and broker")
-        database_url, (broker_url, broker) = await _servers(stack, options, data)
+        kept: list[children.Kept] = []
+        database_url, (broker_url, broker) = await _servers(stack, options, data, kept)
         token = secrets.token_urlsafe(24)
         mesh = MeshFile(
             pid=os.getpid(),
@@ -104,7 +105,16 @@ async def _run(options: Options, tell: Tell, ready: Callable[[MeshFile], None]) 
         write_mesh(data, mesh)
         ready(mesh)
         # Until cancelled, and exactly once: a second cancellation would end servers before their clients.
-        await asyncio.get_running_loop().create_future()
+        await _first_given_up(kept)
+
+
+async def _first_given_up(kept: list[children.Kept]) -> None:
+    """Wait for ever; a server of our own that cannot be kept running is ``Unreachable``."""
+    endless: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    ended, _ = await asyncio.wait(
+        {endless, *(server.gave_up for server in kept)}, return_when=asyncio.FIRST_COMPLETED
+    )
+    ended.pop().result()
 
 
 def _http_port(options: Options) -> int:
@@ -120,12 +130,12 @@ def _http_port(options: Options) -> int:
 
 
 async def _servers(
-    stack: contextlib.AsyncExitStack, options: Options, data: Path
+    stack: contextlib.AsyncExitStack, options: Options, data: Path, kept: list[children.Kept]
 ) -> tuple[str, tuple[str, str]]:
     """The ledger's DSN for children and the broker's URL and label; both start at once."""
-    broker = asyncio.create_task(_enter_broker(stack, options, data))
+    broker = asyncio.create_task(_enter_broker(stack, options, data, kept))
     try:
-        dsn = await _enter_ledger(stack, options, data)
+        dsn = await _enter_ledger(stack, options, data, kept)
     finally:
         done = await asyncio.gather(broker, return_exceptions=True)
     if isinstance(done[0], BaseException):
@@ -133,19 +143,25 @@ async def _servers(
     return dsn, done[0]
 
 
-async def _enter_broker(stack: contextlib.AsyncExitStack, options: Options, data: Path) -> tuple[str, str]:
+async def _enter_broker(
+    stack: contextlib.AsyncExitStack, options: Options, data: Path, kept: list[children.Kept]
+) -> tuple[str, str]:
     if options.broker_url is not None:
         return options.broker_url, "given by MQTT_BROKER_URL"
     running = await stack.enter_async_context(local_broker(data, port=options.mqtt_port))
+    kept.append(running.kept)
     return running.url, running.label
 
 
-async def _enter_ledger(stack: contextlib.AsyncExitStack, options: Options, data: Path) -> str:
+async def _enter_ledger(
+    stack: contextlib.AsyncExitStack, options: Options, data: Path, kept: list[children.Kept]
+) -> str:
     if options.database_url is not None:
         await migrate(options.database_url)
         await provision_self(options.database_url, tenant=options.tenant)
         return options.database_url
     server = await stack.enter_async_context(embedded_postgres(data))
+    kept.append(server.kept)
     await migrate(server.dsn)
     password = secrets.token_urlsafe(18)
     await provision_login(server.dsn, LOGIN, password, tenant=options.tenant)
