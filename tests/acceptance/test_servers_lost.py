@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -74,17 +74,32 @@ def flowing(mesh: Mesh) -> Iterator[set[str]]:
             accepted.add(topic.rpartition("/")[2])
 
 
+def until_more(mesh: Mesh, accepted: set[str]) -> None:
+    enough = len(accepted) + 5
+    mesh.until(lambda: len(accepted) >= enough, 30)
+
+
+def kill_and_wait(mesh: Mesh, pid_of: Callable[[Mesh], int]) -> None:
+    """Kill a server and wait until another process stands in its place."""
+    killed = pid_of(mesh)
+
+    def has_successor() -> bool:
+        try:
+            return pid_of(mesh) != killed
+        except (OSError, ValueError, IndexError):
+            return False
+
+    os.kill(killed, signal.SIGKILL)
+    mesh.until(has_successor, 30)
+
+
 def test_servers_that_die_are_started_again_and_nothing_is_lost(tmp_path: Path) -> None:
     with running_mesh(tmp_path / "data") as mesh:
         with flowing(mesh) as accepted:
             for pid_of in (broker_pid, postgres_pid, broker_pid):
-                enough = len(accepted) + 5
-                mesh.until(lambda enough=enough: len(accepted) >= enough, 30)
-                killed = pid_of(mesh)
-                os.kill(killed, signal.SIGKILL)
-                mesh.until(lambda pid_of=pid_of, killed=killed: new_pid(mesh, pid_of, killed), 30)
-            enough = len(accepted) + 5
-            mesh.until(lambda: len(accepted) >= enough, 30)
+                until_more(mesh, accepted)
+                kill_and_wait(mesh, pid_of)
+            until_more(mesh, accepted)
         assert any(name.startswith("flow-") for name in accepted)
 
         def unfinished() -> list[str]:
@@ -99,13 +114,6 @@ def test_servers_that_die_are_started_again_and_nothing_is_lost(tmp_path: Path) 
         )
         assert mesh.heard(f"{PREFIX}/results/after", 30)["state"] == "completed"
         assert ask(mesh, "/health")[1]["status"] == "healthy"
-
-
-def new_pid(mesh: Mesh, pid_of: object, old: int) -> bool:
-    try:
-        return pid_of(mesh) != old  # type: ignore[operator]
-    except (OSError, ValueError, IndexError):
-        return False
 
 
 def test_the_database_may_be_lost_and_comes_back(tmp_path: Path) -> None:
