@@ -147,7 +147,7 @@ async def _work(
         client_id = f"{configuration.agent.id}-{incarnation}"
         connection = await broker.connect(client_id, will=announcer.will())
         intake_connection = await broker.connect(f"{client_id}-intake", manual_acknowledgement=True)
-        watch_servers(health, ledger, connection)
+        watch_servers(health, metrics, ledger, connection)
         dispatcher = Dispatcher(ledger, connection)
         tools = ToolSet(configuration)
         await tools.open()

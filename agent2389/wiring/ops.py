@@ -71,7 +71,7 @@ async def _serve(configuration: ProcessConfiguration) -> None:
         stack.push_async_callback(broker.close)
         connection = await broker.connect(f"ops-{incarnation}")
         intake_connection = await broker.connect(f"ops-{incarnation}-intake", manual_acknowledgement=True)
-        watch_servers(health, ledger, connection)
+        watch_servers(health, metrics, ledger, connection)
         dispatcher = Dispatcher(ledger, connection)
         intake = Intake(
             ledger,

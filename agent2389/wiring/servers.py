@@ -19,6 +19,7 @@ from agent2389.ledger.port import Ledger
 from agent2389.ledger.postgres import PostgresLedger
 from agent2389.telemetry import children
 from agent2389.telemetry.logs import register_secret
+from agent2389.telemetry.metrics import Metrics
 from agent2389.upkeep.chores import INTERVALS
 from agent2389.wire.mesh import Mesh, encode, read_mesh
 from agent2389.wire.topics import MeshTopics
@@ -67,6 +68,7 @@ def open_broker(section: MqttSection, *, production: bool = False) -> MqttBroker
             password=password,
             ca_file=section.ca_file,
             client_cert=section.client_cert,
+            client_key=section.client_key,
             insecure_ok=section.insecure_ok,
             production=production,
         )
@@ -141,8 +143,9 @@ def on_stop_signals(act: Callable[[], None]) -> None:
         loop.add_signal_handler(sign, act)
 
 
-def watch_servers(health: Health, ledger: Ledger, connection: Connection) -> None:
+def watch_servers(health: Health, metrics: Metrics, ledger: Ledger, connection: Connection) -> None:
     """The two checks every process has: the ledger decides readiness, the broker does not."""
+    metrics.mqtt_connected.set_function(lambda: connection.state.connected)
 
     async def ledger_answers() -> str:
         await ledger.check()
