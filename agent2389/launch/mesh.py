@@ -13,7 +13,10 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
+from agent2389.broker.address import BrokerAddress, parse_broker_url
 from agent2389.broker.local import local_broker
+from agent2389.broker.reach import reach
+from agent2389.config.model import MqttSection
 from agent2389.config.process import OPS_PORT, ProcessConfiguration
 from agent2389.errors import ConfigurationError, Unreachable
 from agent2389.launch.children import Child, Supervisor
@@ -39,6 +42,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     mqtt_port: int | None = None
     database_url: str | None = None
     broker_url: str | None = None
+    mqtt: MqttSection = MqttSection()
     tenant: str = "default"
 
 
@@ -147,10 +151,24 @@ async def _enter_broker(
     stack: contextlib.AsyncExitStack, options: Options, data: Path, kept: list[children.Kept]
 ) -> tuple[str, str]:
     if options.broker_url is not None:
+        await reach(_given_broker(options))
         return options.broker_url, "given by MQTT_BROKER_URL"
     running = await stack.enter_async_context(local_broker(data, port=options.mqtt_port))
     kept.append(running.kept)
     return running.url, running.label
+
+
+def _given_broker(options: Options) -> BrokerAddress:
+    mqtt = options.mqtt
+    return parse_broker_url(
+        mqtt.broker_url,
+        username=mqtt.username,
+        password=mqtt.password.get_secret_value() if mqtt.password else None,
+        ca_file=mqtt.ca_file,
+        client_cert=mqtt.client_cert,
+        client_key=mqtt.client_key,
+        insecure_ok=mqtt.insecure_ok,
+    )
 
 
 async def _enter_ledger(
@@ -260,5 +278,6 @@ def options_of(process: ProcessConfiguration, *, data: Path | None, agents: Path
         http_port=process.health.port,
         database_url=dsn.get_secret_value() if dsn else None,
         broker_url=mqtt.broker_url if given else None,
+        mqtt=mqtt,
         tenant=process.tenant,
     )

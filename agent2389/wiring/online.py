@@ -5,15 +5,14 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from agent2389.broker.reach import reach
 from agent2389.config.load import Loaded, require_key
 from agent2389.config.model import AgentConfiguration
-from agent2389.errors import Agent2389Error, ConfigurationError, NotAllowed, Unreachable
+from agent2389.errors import Agent2389Error, ConfigurationError, Unreachable
 from agent2389.ledger.postgres import PostgresLedger
-from agent2389.wire.names import new_uuid7
-from agent2389.wiring.servers import open_broker
+from agent2389.wiring.servers import broker_address
 
 CONNECT_SECONDS = 6.0
-_REFUSALS = ("not authori", "bad user name", "password", "banned", "client identifier not valid")
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -59,25 +58,8 @@ async def _error_of(check: Callable[[], Awaitable[None]]) -> Agent2389Error | No
 
 
 async def _broker(configuration: AgentConfiguration) -> None:
-    broker = open_broker(configuration.mqtt, production=configuration.environment == "production")
-    try:
-        connection = await broker.connect(f"validate-{new_uuid7()}")
-        try:
-            await connection.wait_connected(CONNECT_SECONDS - 1)
-        except Unreachable:
-            reason = connection.state.last_error or "no answer"
-            if any(word in reason.lower() for word in _REFUSALS):
-                raise NotAllowed(
-                    f"the broker refuses the login: {reason}",
-                    hint="check mqtt.username and mqtt.password_env (MQTT_USERNAME, MQTT_PASSWORD)",
-                ) from None
-            raise Unreachable(
-                "broker",
-                f"the broker cannot be reached: {reason}",
-                hint="check mqtt.broker_url (MQTT_BROKER_URL) and, with mqtts://, mqtt.ca_file",
-            ) from None
-    finally:
-        await broker.close()
+    production = configuration.environment == "production"
+    await reach(broker_address(configuration.mqtt, production=production), seconds=CONNECT_SECONDS - 1)
 
 
 async def _ledger(configuration: AgentConfiguration) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -256,6 +257,38 @@ def test_a_taken_port_that_was_asked_for_is_an_error(tmp_path: Path) -> None:
         done = run("run", str(agent), cwd=tmp_path, HEALTH_PORT=str(port))
         assert done.returncode == 3
         assert str(port) in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environ", "code", "expected"),
+    [
+        ({"MQTT_BROKER_URL": "mqtt://127.0.0.1:PORT"}, 9, "cannot be reached"),
+        ({"MQTT_BROKER_URL": "nonsense"}, 3, "must look like mqtt://"),
+        ({"DATABASE_URL": "postgresql://u:hunter2@127.0.0.1:PORT/d"}, 9, "does not answer"),
+        ({"DATABASE_URL": "nonsense"}, 3, "DATABASE_URL"),
+    ],
+)
+def test_a_mesh_on_servers_that_are_not_there_does_not_begin(
+    tmp_path: Path, environ: dict[str, str], code: int, expected: str
+) -> None:
+    port = str(free_port())
+    given = {name: value.replace("PORT", port) for name, value in environ.items()}
+    done = run("up", "--data", "data", cwd=tmp_path, HEALTH_PORT="0", **given)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert expected in done.stderr
+    assert "hunter2" not in done.stderr
+    location = tmp_path / "data" / "postgres.location"
+    if location.exists():
+        shutil.rmtree(location.read_text().strip(), ignore_errors=True)
+
+
+def test_a_wrong_broker_address_is_told_before_the_ledger_comes(tmp_path: Path) -> None:
+    away = {"DATABASE_URL": f"postgresql://u:p@127.0.0.1:{free_port()}/d", "HEALTH_PORT": "0"}
+    for verb in (("run", str(written(tmp_path, GOOD))), ("ops",)):
+        done = run(*verb, cwd=tmp_path, MQTT_BROKER_URL="nonsense", **away)
+        assert done.returncode == 3, verb
+        assert "must look like mqtt://" in done.stderr
+    assert run("ops", cwd=tmp_path, HEALTH_PORT="0").returncode == 3
 
 
 def test_run_without_a_key_says_which(tmp_path: Path) -> None:

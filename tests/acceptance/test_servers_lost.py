@@ -1,17 +1,26 @@
 """Broker and database are killed, stopped and lost under a working mesh: nothing that was accepted is lost."""
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from tests.support.mesh import PREFIX, Mesh, running_mesh
+import aiohttp
+
+from agent2389.broker.local import local_broker
+from agent2389.ledger.embedded import embedded_postgres
+from agent2389.ledger.migrate import migrate, provision_login
+from agent2389.telemetry.children import free_port, start, stop
+from tests.support.mesh import PREFIX, Mesh, clean_environ, command, running_mesh
+from tests.support.waiting import until
 
 
 def ask(mesh: Mesh, path: str, body: object = None) -> tuple[int, dict[str, object]]:
@@ -142,3 +151,54 @@ def test_the_database_may_be_lost_and_comes_back(tmp_path: Path) -> None:
         assert mesh.heard(f"{PREFIX}/results/waits", 30)["state"] == "completed"
         mesh.until(lambda: (topic, b"") in mesh.messages)
         mesh.until(lambda: ask(mesh, "/ready")[0] == 200)
+
+
+async def test_processes_that_came_before_their_servers_begin_when_these_come(tmp_path: Path) -> None:
+    database, broker_port, ops_port = free_port(), free_port(), free_port()
+    agent = tmp_path / "early.toml"
+    agent.write_text('[agent]\nid = "early"\ncapabilities = ["early"]\n[llm]\nprovider = "rehearsal"\n')
+    password = "word-of-the-login"
+    environ = {
+        **clean_environ(),
+        "MQTT_BROKER_URL": f"mqtt://127.0.0.1:{broker_port}",
+        "DATABASE_URL": f"postgresql://early:{password}@127.0.0.1:{database}/agent2389",
+    }
+    log = tmp_path / "processes.log"
+    ops = await start(command("ops"), log, environ=environ | {"HEALTH_PORT": str(ops_port)})
+    early = await start(command("run", str(agent)), log, environ=environ | {"HEALTH_PORT": "0"})
+
+    async def status(path: str, body: dict[str, str] | None = None) -> int:
+        try:
+            async with http.request("POST" if body else "GET", path, json=body) as response:
+                return response.status
+        except aiohttp.ClientError:
+            return 0
+
+    async with contextlib.AsyncExitStack() as stack:
+        for process in (ops, early):
+            stack.push_async_callback(stop, process)
+        http = await stack.enter_async_context(aiohttp.ClientSession(f"http://127.0.0.1:{ops_port}"))
+        await until(lambda: _is(status("/live"), 200), 30)
+        assert await status("/ready") == 503
+        server = await stack.enter_async_context(embedded_postgres(tmp_path / "data", port=database))
+        stack.callback(shutil.rmtree, (tmp_path / "data" / "postgres.location").read_text().strip(), True)
+        await migrate(server.dsn)
+        await provision_login(server.dsn, "early", password)
+        await until(lambda: _is(status("/ready"), 200), 30)
+        body = {"instruction": "Say it. The first light is grey.", "capability": "early"}
+        async with http.post("/api/v1/jobs", json=body) as response:
+            job_id = (await response.json())["job_id"]
+        async with http.get(f"/api/v1/jobs/{job_id}/result", params={"wait": "30"}) as response:
+            assert (await response.json())["state"] == "completed", "a broker is not needed for that"
+        await stack.enter_async_context(local_broker(tmp_path / "data", port=broker_port))
+
+        async def broker_is_healthy() -> bool:
+            async with http.get("/health") as response:
+                return bool((await response.json())["checks"]["mqtt"]["status"] == "healthy")
+
+        await until(broker_is_healthy, 60)
+        assert (ops.returncode, early.returncode) == (None, None)
+
+
+async def _is(asked: Awaitable[int], wanted: int) -> bool:
+    return await asked == wanted
