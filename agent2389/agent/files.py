@@ -6,10 +6,10 @@ import mimetypes
 import shutil
 from pathlib import Path
 
+from agent2389.ledger.blobs import stored
 from agent2389.ledger.port import Ledger
 from agent2389.ledger.records import FileRef
 
-PREVIEW_BYTES = 4096
 MAX_FILES = 1000
 MAX_FILE_BYTES = 32 * 1024 * 1024
 
@@ -33,15 +33,14 @@ class Workspace:
         """The manifest as the files are now; changed ones are stored as blobs first."""
         found = await asyncio.to_thread(self._scan)
         collected: dict[str, FileRef] = {}
-        for name, (digest, size) in found.items():
+        for name, digest in found.items():
             known = manifest.get(name)
             if known is not None and known.sha256 == digest:
                 collected[name] = known
                 continue
             content = await asyncio.to_thread((self.path / name).read_bytes)
             media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
-            await self._ledger.put_blob(content, media_type)
-            collected[name] = FileRef(digest, size, media_type, name, preview(content))
+            collected[name] = await stored(self._ledger, content, media_type, name)
         return collected
 
     async def discard(self) -> None:
@@ -60,22 +59,12 @@ class Workspace:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
 
-    def _scan(self) -> dict[str, tuple[str, int]]:
-        found: dict[str, tuple[str, int]] = {}
+    def _scan(self) -> dict[str, str]:
+        found: dict[str, str] = {}
         for path in sorted(self.path.rglob("*")):
             if path.is_symlink() or not path.is_file() or len(found) >= MAX_FILES:
                 continue
-            size = path.stat().st_size
-            if size <= MAX_FILE_BYTES:
+            if path.stat().st_size <= MAX_FILE_BYTES:
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()
-                found[path.relative_to(self.path).as_posix()] = (digest, size)
+                found[path.relative_to(self.path).as_posix()] = digest
         return found
-
-
-def preview(content: bytes) -> str | None:
-    """The first 4 KiB as text, or ``None`` for what is no text."""
-    head = content[:PREVIEW_BYTES]
-    if b"\x00" in head:
-        return None
-    text = head.decode("utf-8", errors="ignore")
-    return text if len(text.encode()) > len(head) - 4 else None

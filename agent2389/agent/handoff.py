@@ -3,8 +3,11 @@
 import time
 from typing import Any
 
+import msgspec
+
 from agent2389.agent.loop import Answer
 from agent2389.agent.parts import Observer
+from agent2389.ledger.blobs import fits, reference, stored, stored_value
 from agent2389.ledger.port import Ledger
 from agent2389.ledger.records import (
     Claim,
@@ -19,8 +22,8 @@ from agent2389.ledger.records import (
 from agent2389.ledger.states import AgentState
 from agent2389.router.port import Candidate, Decision, Outcome, Router, Situation, Step
 
-MAX_INLINE_TEXT = 192 * 1024
-CUT_TEXT = 4096
+MAX_LISTED_BYTES = 24 * 1024
+"""A result names its files up to this size; a longer list is itself a file."""
 
 
 class HandOff:
@@ -81,7 +84,7 @@ class HandOff:
         manifest: dict[str, FileRef],
     ) -> Finish:
         """The transaction to write. A text too large for a message becomes a file."""
-        result, manifest = await self._result(answer.text, manifest)
+        result, input_, manifest = await self._result(answer.text, manifest)
         routing = Usage(
             input_tokens=decision.usage.input,
             output_tokens=decision.usage.output,
@@ -98,7 +101,7 @@ class HandOff:
                     capability=target.capability,
                     agent=target.agent,
                     instruction=target.instruction or claim.instruction,
-                    input=_next_input(answer.text),
+                    input=input_,
                     next=target.next,
                     reason=decision.reason,
                 )
@@ -111,14 +114,26 @@ class HandOff:
             escalate=decision.outcome is Outcome.ESCALATE,
         )
 
-    async def _result(self, text: str, manifest: dict[str, FileRef]) -> tuple[TaskResult, dict[str, FileRef]]:
-        content = text.encode()
-        files = tuple(manifest.values())
-        if len(content) <= MAX_INLINE_TEXT:
-            return TaskResult(text=text, files=files), manifest
-        digest = await self._ledger.put_blob(content, "text/plain")
-        file = FileRef(digest, len(content), "text/plain", "answer.txt", text[:CUT_TEXT])
-        return TaskResult(text=text[:CUT_TEXT], files=(*files, file)), {**manifest, "answer.txt": file}
+    async def _result(
+        self, text: str, manifest: dict[str, FileRef]
+    ) -> tuple[TaskResult, Json, dict[str, FileRef]]:
+        """Result, next task's input (FR-014 step 8: the answer), manifest with what became a file."""
+        if fits(text):
+            return TaskResult(text=text, files=await self._listed(manifest)), text, manifest
+        file = await stored_value(self._ledger, text, "answer", manifest)
+        manifest = {**manifest, file.name: file}
+        others = {name: known for name, known in manifest.items() if name != file.name}
+        begun = f"{file.preview}\n[cut: all {file.size} bytes are the file {file.name}]"
+        result = TaskResult(text=begun, files=(*await self._listed(others), file))
+        return result, reference(file), manifest
+
+    async def _listed(self, manifest: dict[str, FileRef]) -> tuple[FileRef, ...]:
+        """Files as a result names them: without previews, which together would not fit a message."""
+        files = tuple(msgspec.structs.replace(file, preview=None) for file in manifest.values())
+        if len(encoded := msgspec.json.encode(files)) <= MAX_LISTED_BYTES:
+            return files
+        made = await stored(self._ledger, encoded, "application/json", "files.json")
+        return (msgspec.structs.replace(made, preview=None),)
 
 
 def recorded(decision: Decision, seconds: float) -> RouteDecision:
@@ -134,8 +149,3 @@ def recorded(decision: Decision, seconds: float) -> RouteDecision:
         fallback=decision.fallback,
         seconds=round(seconds, 6),
     )
-
-
-def _next_input(text: str) -> Json:
-    """FR-014 step 8: the answer is the next task's input."""
-    return text if len(text.encode()) <= MAX_INLINE_TEXT else text[:CUT_TEXT]

@@ -93,7 +93,7 @@ class Loop:
         )
         started = time.monotonic()
         try:
-            reply = await self._model.answer(request)
+            reply = storable(await self._model.answer(request))
         except ModelFailed:
             self._observer.model_called(
                 self._model.provider, self._model.name, Usage(), time.monotonic() - started, failed=True
@@ -125,3 +125,9 @@ class Loop:
         output = await self._tools.call(call.name, call.arguments, scope, allowed=allowed)
         self._observer.tool_called(call.name, time.monotonic() - started, failed=output.failed)
         return output
+
+
+def storable(reply: Reply) -> Reply:
+    """The reply without what no JSON document may hold: U+0000 and halves of surrogate pairs."""
+    text = reply.text.replace("\x00", "").encode("utf-8", "replace").decode()
+    return reply if text == reply.text else msgspec.structs.replace(reply, text=text)

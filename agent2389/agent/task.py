@@ -20,6 +20,7 @@ from agent2389.errors import (
     RunFailed,
     Unreachable,
 )
+from agent2389.ledger.blobs import begun
 from agent2389.ledger.port import Ledger
 from agent2389.ledger.records import Claim, Failure, FileRef, Written
 from agent2389.llm.port import Model
@@ -130,7 +131,7 @@ class TaskRun:
             message=str(error)[:500],
             retryable=error.retryable if isinstance(error, RunFailed) else True,
             usage=meter.usage,
-            partial=error.partial if isinstance(error, BudgetExceeded) else running.partial,
+            partial=begun(error.partial if isinstance(error, BudgetExceeded) else running.partial),
             retry_after=getattr(error, "retry_after", None) if run_failed else None,
         )
         log.warning(
@@ -165,7 +166,7 @@ class TaskRun:
         return "released"
 
     async def _stop_task(self, running: Running, partial: str) -> str:
-        await self._write(running, lambda: self._ledger.stop_task(running.claim.fence, partial))
+        await self._write(running, lambda: self._ledger.stop_task(running.claim.fence, begun(partial)))
         return "cancelled"
 
     async def _write(self, running: Running, write: Callable[[], Awaitable[Written]]) -> Written | None:

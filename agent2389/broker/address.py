@@ -25,6 +25,7 @@ class BrokerAddress(msgspec.Struct, frozen=True, kw_only=True):
     password: str | None = None
     ca_file: Path | None = None
     client_cert: Path | None = None
+    client_key: Path | None = None
 
     def __repr__(self) -> str:
         return f"BrokerAddress({self})"
@@ -41,11 +42,11 @@ class BrokerAddress(msgspec.Struct, frozen=True, kw_only=True):
             context = ssl.create_default_context(cafile=self.ca_file)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             if self.client_cert is not None:
-                context.load_cert_chain(self.client_cert)
+                context.load_cert_chain(self.client_cert, self.client_key)
         except (OSError, ssl.SSLError) as error:
             raise ConfigurationError(
                 f"the broker's certificates cannot be used: {error}",
-                hint="check mqtt.ca_file and mqtt.client_cert",
+                hint="check mqtt.ca_file, mqtt.client_cert and mqtt.client_key",
             ) from None
         return context
 
@@ -57,10 +58,13 @@ def parse_broker_url(
     password: str | None = None,
     ca_file: Path | None = None,
     client_cert: Path | None = None,
+    client_key: Path | None = None,
     insecure_ok: bool = False,
     production: bool = False,
 ) -> BrokerAddress:
     """Read ``mqtt://``, ``mqtts://``, ``tcp://`` or ``ssl://``; default ports 1883 and 8883.
+
+    ``client_key`` is the key of ``client_cert`` when it lies in a file of its own.
 
     Plain MQTT beyond loopback warns, and with ``production`` raises ``ConfigurationError``,
     unless ``insecure_ok``.
@@ -97,6 +101,7 @@ def parse_broker_url(
         password=password or (unquote(parts.password) if parts.password else None),
         ca_file=ca_file,
         client_cert=client_cert,
+        client_key=client_key,
     )
 
 

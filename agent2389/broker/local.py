@@ -22,12 +22,13 @@ _FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/opt/homebrew
 
 
 class RunningBroker(msgspec.Struct, frozen=True):
-    """A broker that answers CONNECT; ``label`` tells people what it is."""
+    """A broker that answers CONNECT; ``label`` tells people what it is, ``pid`` is the first process'."""
 
     url: str
     port: int
     pid: int
     label: str
+    kept: children.Kept
 
 
 class _Program(msgspec.Struct, frozen=True):
@@ -40,7 +41,7 @@ class _Program(msgspec.Struct, frozen=True):
 async def local_broker(
     data: Path, *, port: int | None = None, environ: Mapping[str, str] | None = None
 ) -> AsyncIterator[RunningBroker]:
-    """Run Mosquitto, or the bundled development broker, for the time of the block.
+    """Run Mosquitto, or the bundled development broker, for the time of the block; a dead one comes back.
 
     ``port`` is used as given (taken: ``ConfigurationError``); without it 1883 when free, else
     any free one. ``AGENT2389_LOCAL_BROKER`` (mosquitto, nats) chooses the program.
@@ -77,13 +78,17 @@ async def _serving(program: _Program, folder: Path, port: int) -> AsyncIterator[
     text = _mosquitto(folder, port) if program.kind == "mosquitto" else _nats(folder, port)
     config.write_text(text, encoding="utf-8")
     log_file = folder.parent / "logs" / "broker.log"
-    process = await children.start([program.path, "-c", config], log_file, cwd=Path("/"))
-    try:
+
+    async def spawn() -> asyncio.subprocess.Process:
+        process = await children.start([program.path, "-c", config], log_file, cwd=Path("/"))
         (folder / "broker.pid").write_text(f"{process.pid}\n", encoding="utf-8")
+        return process
+
+    async def ready(process: asyncio.subprocess.Process) -> None:
         await _wait_until_ready(process, port, log_file)
-        yield RunningBroker(f"mqtt://127.0.0.1:{port}", port, process.pid, program.label)
-    finally:
-        await asyncio.shield(children.stop(process, signal.SIGTERM))
+
+    async with children.kept_running("broker", spawn, ready, log_file) as kept:
+        yield RunningBroker(f"mqtt://127.0.0.1:{port}", port, kept.process.pid, program.label, kept)
 
 
 def _taken(port: int) -> ConfigurationError:

@@ -41,6 +41,16 @@ class Client:
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise self._away(error) from None
 
+    async def content(self, path: str) -> bytes:
+        """The bytes of a blob. Raises one of our errors for a problem."""
+        try:
+            async with self._session.get(self.address + path) as response:
+                if response.status >= 400:
+                    raise _error(response.status, await response.json(content_type=None))
+                return await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._away(error) from None
+
     async def lines(self, path: str) -> AsyncIterator[str]:
         """The ``data:`` lines of a stream."""
         try:

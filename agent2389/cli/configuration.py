@@ -1,46 +1,71 @@
 """Verbs for agent files: validate, config, new agent."""
 
+import asyncio
 import json
 import os
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent2389.cli import output
-from agent2389.config.load import Loaded, find_file, load_agent, require_key
+from agent2389.config.load import Loaded, find_file, load_agent
 from agent2389.config.show import schema, shown
 from agent2389.errors import Agent2389Error, ConfigurationError, Conflict, InputRefused
 from agent2389.wire.names import is_identifier
+
+if TYPE_CHECKING:
+    from agent2389.wiring.online import Finding
 
 
 def validate(paths: Sequence[Path], *, as_json: bool, online: bool) -> None:
     """Check files; every problem of every file is told before the exit code."""
     reports: list[dict[str, Any]] = []
+    code = 0
     for path in paths or [find_file(os.environ)]:
-        try:
-            loaded = load_agent(path)
-            _check_tools(loaded)
-            if online:
-                require_key(loaded)
-            problems: list[str] = []
-            warnings = [item.render() for item in loaded.warnings] + _check_tools(loaded)
-        except ConfigurationError as error:
-            problems, warnings = list(error.problems) or [str(error)], []
-        reports.append({"file": str(path), "ok": not problems, "problems": problems, "warnings": warnings})
+        report, failed = _report(path, online=online)
+        reports.append(report)
+        code = code or failed
     if as_json:
         output.document(reports)
-    for report in reports:
-        if as_json:
-            continue
-        for line in report["problems"]:
-            output.say(f"error: {line}")
-        for line in report["warnings"]:
-            output.say(f"warning: {line}")
-        if report["ok"]:
-            output.data(f"{report['file']}: ok")
-    if not all(report["ok"] for report in reports):
-        raise SystemExit(ConfigurationError.exit_code)
+    else:
+        for report in reports:
+            _print(report)
+    if code:
+        raise SystemExit(code)
+
+
+def _report(path: Path, *, online: bool) -> tuple[dict[str, Any], int]:
+    """What is wrong with one file, and the exit code for it."""
+    code = 0
+    warnings: list[str] = []
+    try:
+        loaded = load_agent(path)
+        warnings = [item.render() for item in loaded.warnings] + _check_tools(loaded)
+    except ConfigurationError as error:
+        problems, code = list(error.problems) or [str(error)], error.exit_code
+    else:
+        found = _online(loaded) if online else []
+        problems = [finding.render() for finding in found]
+        code = found[0].error.exit_code if found else 0
+    return {"file": str(path), "ok": not problems, "problems": problems, "warnings": warnings}, code
+
+
+def _print(report: dict[str, Any]) -> None:
+    for line in report["problems"]:
+        output.say(f"error: {line}")
+    for line in report["warnings"]:
+        output.say(f"warning: {line}")
+    if report["ok"]:
+        output.data(f"{report['file']}: ok")
+
+
+def _online(loaded: Loaded) -> "list[Finding]":
+    from agent2389.telemetry.logs import configure_logging  # noqa: PLC0415 - only --online needs them
+    from agent2389.wiring.online import findings  # noqa: PLC0415
+
+    configure_logging("error")
+    return asyncio.run(findings(loaded))
 
 
 def _check_tools(loaded: Loaded) -> list[str]:

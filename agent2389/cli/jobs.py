@@ -232,13 +232,22 @@ async def _print_result(client: Client, job: str, wait: float | None, *, as_json
     if as_json:
         output.document(payload)
     elif payload.get("result"):
-        output.data(payload["result"]["text"])
+        output.data(await _whole_text(client, payload["result"]))
     if payload["state"] != "completed":
         error = payload.get("error") or {}
         raise NotSucceeded(
             f"job {payload['job_id']} {payload['state']}: {error.get('message', '')}".rstrip(": "),
             hint=f"see agent2389 trace {payload['job_id']}",
         )
+
+
+async def _whole_text(client: Client, result: dict[str, Any]) -> str:
+    """The answer; one too large for a message is fetched from its blob."""
+    text: str = result["text"]
+    for file in result.get("files", ()):
+        if file.get("preview") and text.startswith(file["preview"]) and file["size"] > len(text.encode()):
+            return (await client.content(f"/api/v1/blobs/{file['sha256']}")).decode("utf-8", "replace")
+    return text
 
 
 async def _file(client: Client, path: Path) -> dict[str, Any]:

@@ -33,6 +33,7 @@ app.add_typer(db_app, name="db")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Data = Annotated[Optional[Path], typer.Option("--data", help="Data folder (default ./.agent2389).")]
+Config = Annotated[Optional[Path], typer.Option("-c", "--config", help="Agent file.")]
 JobId = Annotated[str, typer.Argument(help="Job id, a unique beginning of one, or @last.")]
 
 
@@ -46,7 +47,7 @@ class Globals:
 
 @app.callback()
 def options(
-    config: Annotated[Optional[Path], typer.Option("-c", "--config", help="Agent file.")] = None,
+    config: Config = None,
     api: Annotated[Optional[str], typer.Option("--api", help="Address of the ops service.")] = None,
     verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="-vv shows tracebacks.")] = 0,
 ) -> None:
@@ -82,11 +83,13 @@ def down(data: Data = None) -> None:
 
 
 @app.command()
-def run(file: Annotated[Optional[Path], typer.Argument(help="Agent file.")] = None) -> None:
+def run(
+    file: Annotated[Optional[Path], typer.Argument(help="Agent file.")] = None, config: Config = None
+) -> None:
     """Run one agent."""
     from agent2389.cli import mesh
 
-    mesh.run(file or Globals.config)
+    mesh.run(file or config or Globals.config)
 
 
 @app.command()
@@ -205,26 +208,30 @@ def agent_show(name: str, json: Json = False) -> None:
 @app.command()
 def validate(
     file: Annotated[Optional[list[Path]], typer.Argument(help="Agent files.")] = None,
+    config: Config = None,
     json: Json = False,
-    online: Annotated[bool, typer.Option("--online", help="Also check keys.")] = False,
+    online: Annotated[
+        bool, typer.Option("--online", help="Also ask broker and ledger, and look for keys.")
+    ] = False,
 ) -> None:
     """Check agent files; all problems at once."""
     from agent2389.cli import configuration
 
-    paths = file or ([Globals.config] if Globals.config else [])
-    configuration.validate(paths, as_json=json, online=online)
+    named = config or Globals.config
+    configuration.validate(file or ([named] if named else []), as_json=json, online=online)
 
 
-@app.command()
-def config(
+@app.command("config")
+def show_config(
     show: Annotated[bool, typer.Option("--show", help="Values with their origins, secrets masked.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="JSON Schema of an agent file.")] = False,
+    config: Config = None,
     json: Json = False,
 ) -> None:
     """Show the configuration or its schema."""
     from agent2389.cli import configuration
 
-    configuration.config(Globals.config, show=show, as_schema=schema, as_json=json)
+    configuration.config(config or Globals.config, show=show, as_schema=schema, as_json=json)
 
 
 @new_app.command("agent")

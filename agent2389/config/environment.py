@@ -36,22 +36,34 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("LOG_LEVEL", "logging.level", "debug, info, warning, error"),
     Variable("RUST_LOG", "logging.level", "read when LOG_LEVEL is absent"),
     Variable("LOG_FORMAT", "logging.format", "json, pretty or auto"),
-    Variable("TASK_ACK_TIMEOUT_SECONDS", "ledger.ack_timeout_seconds", "acknowledgement of an assignment"),
-    Variable("TASK_MAX_RETRIES", "ledger.max_attempts", "attempts of a task"),
+    Variable(
+        "TASK_ACK_TIMEOUT_SECONDS",
+        "ledger.ack_timeout_seconds",
+        "accepted, without effect: a claim is its own acknowledgement",
+    ),
+    Variable(
+        "TASK_MAX_RETRIES", "ledger.max_attempts", "accepted, without effect: the ledger gives 3 attempts"
+    ),
     Variable("AGENT2389_TENANT", "agent.tenant", "tenant of this process"),
     Variable("AGENT2389_INSECURE_OK", "mqtt.insecure_ok", "1 allows mqtt:// beyond loopback"),
     Variable("AGENT2389_CA_FILE", "mqtt.ca_file", "CA of the broker's certificate"),
+    Variable("AGENT2389_CLIENT_CERT", "mqtt.client_cert", "own certificate for the broker"),
+    Variable("AGENT2389_CLIENT_KEY", "mqtt.client_key", "its key, when it lies in a file of its own"),
     Variable("AGENT2389_ENVIRONMENT", "environment", "development or production"),
     Variable("AGENT2389_PROXY", "network.proxy", "HTTP or SOCKS proxy of outbound calls"),
     Variable("AGENT2389_LLM_PROVIDER", "process.llm_provider", "provider of the shipped agents"),
     Variable("AGENT2389_LLM_MODEL", "process.llm_model", "model of the shipped agents"),
     Variable("AGENT2389_API", "process.api", "address of the ops service"),
+    Variable("API_URL", "process.api", "read when AGENT2389_API is absent"),
     Variable("AGENT2389_DATA", "process.data", "data folder of `up`"),
     Variable("OPENAI_API_KEY", "llm.api_key", "key of provider openai", secret=True),
     Variable("ANTHROPIC_API_KEY", "llm.api_key", "key of provider anthropic", secret=True),
     Variable("GOOGLE_API_KEY", "llm.api_key", "key of provider google", secret=True),
     Variable("SERPER_API_KEY", "tools.web_search", "key of web search by Serper", secret=True),
     Variable("TAVILY_API_KEY", "tools.web_search", "key of web search by Tavily", secret=True),
+    Variable("NEO4J_URI", "tools.neo4j", "graph database of the toolkit neo4j"),
+    Variable("NEO4J_AUTH", "tools.neo4j", "its login, user/password", secret=True),
+    Variable("AGENT_REPLICAS", "compose.agent", "how many generic agents docker-compose.yml runs"),
 )
 
 PROVIDER_KEYS = {

@@ -44,6 +44,7 @@ class MqttSection(Section):
     heartbeat_interval_secs: int = Field(default=900, ge=1)
     ca_file: Path | None = None
     client_cert: Path | None = None
+    client_key: Path | None = None
     insecure_ok: bool = False
 
 

@@ -86,7 +86,10 @@ class Supervisor:
             started = asyncio.get_running_loop().time()
             code = await self._processes[child.name].wait()
             if code in HOPELESS:
-                log.error("child cannot run", name=child.name, code=code, log=str(child.log_file))
+                reason = children.tail(child.log_file)
+                log.error(
+                    "child cannot run", name=child.name, code=code, log=str(child.log_file), reason=reason
+                )
                 return
             lived = asyncio.get_running_loop().time() - started
             pause = FIRST_PAUSE if lived > LONGEST_PAUSE else min(pause * 2, LONGEST_PAUSE)

@@ -13,7 +13,10 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
+from agent2389.broker.address import BrokerAddress, parse_broker_url
 from agent2389.broker.local import local_broker
+from agent2389.broker.reach import reach
+from agent2389.config.model import MqttSection
 from agent2389.config.process import OPS_PORT, ProcessConfiguration
 from agent2389.errors import ConfigurationError, Unreachable
 from agent2389.launch.children import Child, Supervisor
@@ -39,6 +42,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     mqtt_port: int | None = None
     database_url: str | None = None
     broker_url: str | None = None
+    mqtt: MqttSection = MqttSection()
     tenant: str = "default"
 
 
@@ -68,7 +72,8 @@ async def _run(options: Options, tell: Tell, ready: Callable[[MeshFile], None]) 
         stack.enter_context(held(data))
         http_port = _http_port(options)
         tell("starting ledger and broker")
-        database_url, (broker_url, broker) = await _servers(stack, options, data)
+        kept: list[children.Kept] = []
+        database_url, (broker_url, broker) = await _servers(stack, options, data, kept)
         token = secrets.token_urlsafe(24)
         mesh = MeshFile(
             pid=os.getpid(),
@@ -104,7 +109,16 @@ async def _run(options: Options, tell: Tell, ready: Callable[[MeshFile], None]) 
         write_mesh(data, mesh)
         ready(mesh)
         # Until cancelled, and exactly once: a second cancellation would end servers before their clients.
-        await asyncio.get_running_loop().create_future()
+        await _first_given_up(kept)
+
+
+async def _first_given_up(kept: list[children.Kept]) -> None:
+    """Wait for ever; a server of our own that cannot be kept running is ``Unreachable``."""
+    endless: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    ended, _ = await asyncio.wait(
+        {endless, *(server.gave_up for server in kept)}, return_when=asyncio.FIRST_COMPLETED
+    )
+    ended.pop().result()
 
 
 def _http_port(options: Options) -> int:
@@ -120,12 +134,12 @@ def _http_port(options: Options) -> int:
 
 
 async def _servers(
-    stack: contextlib.AsyncExitStack, options: Options, data: Path
+    stack: contextlib.AsyncExitStack, options: Options, data: Path, kept: list[children.Kept]
 ) -> tuple[str, tuple[str, str]]:
     """The ledger's DSN for children and the broker's URL and label; both start at once."""
-    broker = asyncio.create_task(_enter_broker(stack, options, data))
+    broker = asyncio.create_task(_enter_broker(stack, options, data, kept))
     try:
-        dsn = await _enter_ledger(stack, options, data)
+        dsn = await _enter_ledger(stack, options, data, kept)
     finally:
         done = await asyncio.gather(broker, return_exceptions=True)
     if isinstance(done[0], BaseException):
@@ -133,19 +147,39 @@ async def _servers(
     return dsn, done[0]
 
 
-async def _enter_broker(stack: contextlib.AsyncExitStack, options: Options, data: Path) -> tuple[str, str]:
+async def _enter_broker(
+    stack: contextlib.AsyncExitStack, options: Options, data: Path, kept: list[children.Kept]
+) -> tuple[str, str]:
     if options.broker_url is not None:
+        await reach(_given_broker(options))
         return options.broker_url, "given by MQTT_BROKER_URL"
     running = await stack.enter_async_context(local_broker(data, port=options.mqtt_port))
+    kept.append(running.kept)
     return running.url, running.label
 
 
-async def _enter_ledger(stack: contextlib.AsyncExitStack, options: Options, data: Path) -> str:
+def _given_broker(options: Options) -> BrokerAddress:
+    mqtt = options.mqtt
+    return parse_broker_url(
+        mqtt.broker_url,
+        username=mqtt.username,
+        password=mqtt.password.get_secret_value() if mqtt.password else None,
+        ca_file=mqtt.ca_file,
+        client_cert=mqtt.client_cert,
+        client_key=mqtt.client_key,
+        insecure_ok=mqtt.insecure_ok,
+    )
+
+
+async def _enter_ledger(
+    stack: contextlib.AsyncExitStack, options: Options, data: Path, kept: list[children.Kept]
+) -> str:
     if options.database_url is not None:
         await migrate(options.database_url)
         await provision_self(options.database_url, tenant=options.tenant)
         return options.database_url
     server = await stack.enter_async_context(embedded_postgres(data))
+    kept.append(server.kept)
     await migrate(server.dsn)
     password = secrets.token_urlsafe(18)
     await provision_login(server.dsn, LOGIN, password, tenant=options.tenant)
@@ -244,5 +278,6 @@ def options_of(process: ProcessConfiguration, *, data: Path | None, agents: Path
         http_port=process.health.port,
         database_url=dsn.get_secret_value() if dsn else None,
         broker_url=mqtt.broker_url if given else None,
+        mqtt=mqtt,
         tenant=process.tenant,
     )

@@ -27,13 +27,14 @@ OLDEST_MAJOR = 15
 
 
 class RunningPostgres(msgspec.Struct, frozen=True):
-    """A server that answers; ``dsn`` is the bootstrap superuser's and is a secret."""
+    """A server that answers; ``dsn`` is the superuser's and is a secret, ``pid`` the first process'."""
 
     dsn: str
     host: str
     port: int
     pid: int
     kind: str
+    kept: children.Kept
 
 
 class _Binaries(msgspec.Struct, frozen=True):
@@ -53,7 +54,7 @@ class _Place(msgspec.Struct, frozen=True):
 
 @contextlib.asynccontextmanager
 async def embedded_postgres(data: Path, *, port: int | None = None) -> AsyncIterator[RunningPostgres]:
-    """Run a server on loopback for the time of the block.
+    """Run a server on loopback for the time of the block; one that dies comes back on its port and data.
 
     Its files live in ``data/postgres``; as root, which Postgres refuses, in a folder of its own
     under /var/tmp, unprivileged, so that it works below private folders too. A server left
@@ -74,7 +75,25 @@ async def embedded_postgres(data: Path, *, port: int | None = None) -> AsyncIter
     if is_new or not (cluster / "PG_VERSION").exists():
         await _create(binaries, place, cluster, password, log_file)
     port = port or children.free_port()
-    process = await children.start(
+    dsn = f"postgresql://{SUPERUSER}:{password}@127.0.0.1:{port}/{DATABASE}"
+
+    async def spawn() -> asyncio.subprocess.Process:
+        return await _start(binaries, place, cluster, port, log_file)
+
+    async def ready(process: asyncio.subprocess.Process) -> None:
+        await _wait_until_ready(dsn, process, log_file)
+
+    # SIGINT is the fast shutdown: sessions are ended, data is safe.
+    async with children.kept_running(
+        "ledger", spawn, ready, log_file, sign=signal.SIGINT, stop_seconds=STOP_SECONDS
+    ) as kept:
+        yield RunningPostgres(dsn, "127.0.0.1", port, kept.process.pid, binaries.kind, kept)
+
+
+async def _start(
+    binaries: _Binaries, place: _Place, cluster: Path, port: int, log_file: Path
+) -> asyncio.subprocess.Process:
+    return await children.start(
         [
             binaries.folder / "postgres",
             *("-D", cluster, "-p", str(port), "-c", "listen_addresses=127.0.0.1"),
@@ -88,13 +107,6 @@ async def embedded_postgres(data: Path, *, port: int | None = None) -> AsyncIter
         cwd=Path("/"),
         sign=signal.SIGINT,
     )
-    try:
-        dsn = f"postgresql://{SUPERUSER}:{password}@127.0.0.1:{port}/{DATABASE}"
-        await _wait_until_ready(dsn, process, log_file)
-        yield RunningPostgres(dsn, "127.0.0.1", port, process.pid, binaries.kind)
-    finally:
-        # SIGINT is the fast shutdown: sessions are ended, data is safe.
-        await asyncio.shield(children.stop(process, signal.SIGINT, seconds=STOP_SECONDS))
 
 
 def _place(data: Path) -> _Place:

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from agent2389.broker.address import is_loopback
 from agent2389.insight.probes import PROBES
-from agent2389.ops.problems import Handler, problem
+from agent2389.ops.problems import REQUEST_ID, Handler, problem
 
 OPEN = frozenset({*PROBES, "/docs", "/api/v1/openapi.json"})
 
@@ -23,17 +23,24 @@ def bearer(token: str | None, manager_token: str | None, *, required: bool) -> o
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path in OPEN or (not required and _is_local(request)):
             return await handler(request)
-        if _is(request.headers.get("Authorization", "").removeprefix("Bearer "), token):
+        if _is(_credentials(request), token):
             return await handler(request)
         if request.path.startswith("/api/agent-services") and _is(
             request.headers.get("X-Manager-Token", ""), manager_token
         ):
             return await handler(request)
-        response = problem(401, "unauthorized", "a bearer token is required (AGENT2389_TOKEN)", "")
+        response = problem(
+            401, "unauthorized", "a bearer token is required (AGENT2389_TOKEN)", request[REQUEST_ID]
+        )
         response.headers["WWW-Authenticate"] = 'Bearer realm="agent2389"'
         return response
 
     return check
+
+
+def _credentials(request: web.Request) -> str:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    return given if scheme.lower() == "bearer" else ""
 
 
 def _is_local(request: web.Request) -> bool:

@@ -11,15 +11,22 @@ from agent2389.errors import Agent2389Error, Conflict, InputRefused, NotAllowed,
 from agent2389.wire.receipts import Code
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 _MALFORMED = {Code.MALFORMED, Code.DUPLICATE_KEY, Code.TOO_DEEP}
 
 log = structlog.get_logger(__name__)
 
 
 def problem(
-    status: int, code: str, detail: str, request_id: str, *, headers: dict[str, str] | None = None
+    status: int,
+    code: str,
+    detail: str,
+    request_id: str,
+    *,
+    headers: dict[str, str] | None = None,
+    more: dict[str, str] | None = None,
 ) -> web.Response:
-    """One problem document."""
+    """One problem document; ``more`` are its further members."""
     body = {
         "type": f"about:blank#{code}",
         "title": HTTPStatus(status).phrase,
@@ -27,6 +34,7 @@ def problem(
         "code": code,
         "detail": detail,
         "request_id": request_id,
+        **(more or {}),
     }
     return web.json_response(body, status=status, content_type="application/problem+json", headers=headers)
 
@@ -53,7 +61,7 @@ def status_of(error: Agent2389Error) -> tuple[int, str]:
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turns every error into a problem and gives each answer its request id."""
-    request_id = str(uuid.uuid4())
+    request_id = request[REQUEST_ID] = str(uuid.uuid4())
     try:
         response = await handler(request)
     except Agent2389Error as error:

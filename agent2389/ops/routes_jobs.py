@@ -11,6 +11,7 @@ from agent2389.errors import InputRefused
 from agent2389.insight.jobs import resolve, trace_of, wait_for_end
 from agent2389.ledger.states import JOB_ENDED, JobState
 from agent2389.ops.dependencies import DEPENDENCIES
+from agent2389.ops.problems import REQUEST_ID, problem
 from agent2389.wire.limits import MAX_MESSAGE_BYTES, check_size
 from agent2389.wire.names import derived_uuid
 from agent2389.wire.receipts import Code, Verdict
@@ -19,7 +20,7 @@ from agent2389.wire.status import timestamp
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200
 MAX_WAIT_SECONDS = 120.0
 STREAM_PAUSE_SECONDS = 0.25
-_STATUS = {Verdict.ACCEPTED: 201, Verdict.DUPLICATE: 200, Verdict.CONFLICT: 409}
+_STATUS = {Verdict.ACCEPTED: 201, Verdict.DUPLICATE: 200}
 
 
 def add(app: web.Application) -> None:
@@ -54,11 +55,11 @@ async def submit(request: web.Request) -> web.Response:
     fields = {"job_id": submitted.job_id, "verdict": submitted.verdict, "state": submitted.state}
     if submitted.note:
         fields["note"] = submitted.note
-    if submitted.verdict == Verdict.CONFLICT:
-        fields |= {"code": "conflict", "detail": "another job has this id; the first one stands"}
-    else:
-        dependencies.metrics.submitted.labels("http").inc()
     headers = {"Location": f"/api/v1/jobs/{submitted.job_id}"}
+    if submitted.verdict == Verdict.CONFLICT:
+        detail = f"another job has the id {submitted.job_id}; the first one stands"
+        return problem(409, "conflict", detail, request[REQUEST_ID], headers=headers, more=fields)
+    dependencies.metrics.submitted.labels("http").inc()
     return answer(fields, status=_STATUS[Verdict(submitted.verdict)], headers=headers)
 
 

@@ -7,13 +7,19 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from agent2389.errors import Unreachable
+
 _PR_SET_PDEATHSIG = 1
+INSTANT_SECONDS = 10.0
+"""A server that lived shorter than this died at once."""
+MOST_INSTANT_DEATHS = 8
+FIRST_RESTART_PAUSE, LONGEST_RESTART_PAUSE = 0.1, 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +84,96 @@ async def stop(
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+
+
+class Kept:
+    """A server that is started again when it dies.
+
+    ``process`` is the one that runs now; ``gave_up`` ends with ``Unreachable`` when there will be no other.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.gave_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def give_up(self, error: Unreachable) -> None:
+        """Tell whoever waits for ``gave_up``."""
+        self.gave_up.set_exception(error)
+        self.gave_up.exception()  # nobody has to be waiting
+
+
+@contextlib.asynccontextmanager
+async def kept_running(
+    what: str,
+    spawn: Callable[[], Awaitable[asyncio.subprocess.Process]],
+    ready: Callable[[asyncio.subprocess.Process], Awaitable[None]],
+    log_file: Path,
+    *,
+    sign: signal.Signals = signal.SIGTERM,
+    stop_seconds: float = 5.0,
+) -> AsyncIterator[Kept]:
+    """Run a server for the time of the block, and start it again whenever it dies.
+
+    ``spawn`` starts the process, ``ready`` waits until it answers and raises ``Unreachable`` when it
+    does not; the first start's failure leaves this function. Later ones are tried again with a
+    growing pause; after ``MOST_INSTANT_DEATHS`` in a row ``gave_up`` ends with an error.
+    """
+    kept = Kept(await spawn())
+    watcher: asyncio.Task[None] | None = None
+    try:
+        await ready(kept.process)
+        watcher = asyncio.create_task(_keep(kept, what, spawn, ready, log_file), name=f"keep-{what}")
+        yield kept
+    finally:
+        if watcher is not None:
+            watcher.cancel()
+            await asyncio.wait({watcher})
+        await asyncio.shield(stop(kept.process, sign, seconds=stop_seconds))
+
+
+async def _keep(
+    kept: Kept,
+    what: str,
+    spawn: Callable[[], Awaitable[asyncio.subprocess.Process]],
+    ready: Callable[[asyncio.subprocess.Process], Awaitable[None]],
+    log_file: Path,
+) -> None:
+    deaths = 0
+    loop = asyncio.get_running_loop()
+    while True:
+        began = loop.time()
+        code = await kept.process.wait()
+        deaths = deaths + 1 if loop.time() - began < INSTANT_SECONDS else 1
+        if deaths > MOST_INSTANT_DEATHS:
+            kept.give_up(
+                Unreachable(
+                    what,
+                    f"the {what} died {deaths} times in a row soon after its start: {tail(log_file)}",
+                    hint=f"see {log_file}",
+                )
+            )
+            return
+        pause = min(FIRST_RESTART_PAUSE * 2 ** (deaths - 1), LONGEST_RESTART_PAUSE)
+        log.warning("server died, starting it again", server=what, code=code, pause=pause)
+        await asyncio.sleep(pause)
+        await _again(kept, what, spawn, ready)
+
+
+async def _again(
+    kept: Kept,
+    what: str,
+    spawn: Callable[[], Awaitable[asyncio.subprocess.Process]],
+    ready: Callable[[asyncio.subprocess.Process], Awaitable[None]],
+) -> None:
+    """One more start. A failed one leaves a process that ended, so that the next round counts it."""
+    try:
+        kept.process = await spawn()
+        await ready(kept.process)
+    except (OSError, Unreachable) as error:
+        log.warning("server did not start again", server=what, reason=str(error))
+        await stop(kept.process, signal.SIGKILL)
+    else:
+        log.info("server runs again", server=what, pid=kept.process.pid)
 
 
 def command_line(pid: int) -> str:

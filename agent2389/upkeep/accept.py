@@ -4,8 +4,9 @@ import hashlib
 from typing import Any
 
 from agent2389.errors import InputRefused
+from agent2389.ledger.blobs import fits, preview, reference, stored_value
 from agent2389.ledger.port import Ledger
-from agent2389.ledger.records import Budget, FileRef, NewJob, Submitted
+from agent2389.ledger.records import Budget, FileRef, Json, NewJob, Submitted
 from agent2389.wire.canonical import content_hash
 from agent2389.wire.envelope import Envelope
 from agent2389.wire.names import new_uuid7, protocol_job_id
@@ -15,7 +16,6 @@ from agent2389.wire.topics import MeshTopics
 
 RECENT_SECONDS = 60.0
 """A bare topic reuses a job of the same content accepted within this window."""
-PREVIEW_BYTES = 4096
 MAX_FILES = 64
 
 
@@ -50,13 +50,14 @@ async def accept(
             Code.REPLY_TOPIC, f"a reply topic must lie under {MeshTopics(ledger.tenant).replies()}"
         )
     files = await _store_files(ledger, received)
+    input_, files = await _input(ledger, submission.input, files)
     named = received.job_id or job_id
     return await ledger.submit(
         NewJob(
             job_id=named or new_uuid7(),
             content_hash=received.content_hash,
             instruction=submission.instruction,
-            input=submission.input,
+            input=input_,
             capability=received.capability,
             agent=submission.agent,
             priority=submission.priority,
@@ -69,7 +70,7 @@ async def accept(
                 seconds=submission.budget.seconds,
             ),
             max_hops=submission.routing.max_hops or 16,
-            submission=_stored_document(received.document, files),
+            submission=_stored_document(received.document, files, input_),
             next=submission.next,
             files=files,
             source=source,
@@ -87,12 +88,14 @@ async def accept_envelope(ledger: Ledger, envelope: Envelope, agent_id: str) -> 
     document = envelope.document
     context = document.get("context")
     routing_trace = document.get("routing_trace")
+    input_, files = await _input(ledger, envelope.input, ())
     return await ledger.submit(
         NewJob(
             job_id=protocol_job_id(ledger.tenant, agent_id, envelope.task_id),
             content_hash=content_hash(document),
             instruction=envelope.instruction,
-            input=envelope.input,
+            input=input_,
+            files=files,
             agent=agent_id,
             submission={
                 "protocol": "v2" if envelope.version is not None else "v1",
@@ -132,7 +135,7 @@ async def _store_files(ledger: Ledger, received: Received) -> tuple[FileRef, ...
             content = (await ledger.get_blob(digest)).content
         else:
             digest = await ledger.put_blob(content, file.media_type)
-        stored.append(FileRef(digest, len(content), file.media_type, file.name, _preview(content)))
+        stored.append(FileRef(digest, len(content), file.media_type, file.name, preview(content)))
     return tuple(stored)
 
 
@@ -146,20 +149,20 @@ def _check_file_name(name: str, seen: set[str]) -> None:
     seen.add(name)
 
 
-def _preview(content: bytes) -> str | None:
-    head = content[:PREVIEW_BYTES]
-    if b"\x00" in head:
-        return None
-    try:
-        return head.decode("utf-8")
-    except UnicodeDecodeError as error:
-        # A cut inside the last character is fine, anything earlier means it is no text.
-        return head[: error.start].decode("utf-8") if error.start > len(head) - 4 else None
+async def _input(ledger: Ledger, value: Json, files: tuple[FileRef, ...]) -> tuple[Json, tuple[FileRef, ...]]:
+    """The input as a task carries it: a large one is a file among the job's files."""
+    if fits(value):
+        return value, files
+    file = await stored_value(ledger, value, "input", {known.name: known for known in files})
+    more = () if any(known.name == file.name for known in files) else (file,)
+    return reference(file), (*files, *more)
 
 
-def _stored_document(document: dict[str, Any], files: tuple[FileRef, ...]) -> dict[str, Any]:
+def _stored_document(document: dict[str, Any], files: tuple[FileRef, ...], input_: Json) -> dict[str, Any]:
     if not files:
         return document
+    if "input" in document:
+        document = {**document, "input": input_}
     references = [
         {"name": file.name, "media_type": file.media_type, "sha256": file.sha256, "size": file.size}
         for file in files

@@ -13,6 +13,7 @@ from agent2389.wire.canonical import content_hash
 from agent2389.wire.limits import check_size, read_json
 from agent2389.wire.names import derived_uuid, is_capability, is_identifier, is_sha256
 from agent2389.wire.receipts import Code
+from agent2389.wire.route import check_route
 from agent2389.wire.topics import JobTopic
 
 DEFAULT_CAPABILITY: Final = "general"
@@ -225,3 +226,9 @@ def _check_fields(submission: Submission) -> None:
         raise InputRefused(Code.INVALID, "routing.max_hops must be between 1 and 64")
     if submission.conversation_id is not None and not is_identifier(submission.conversation_id):
         raise InputRefused(Code.INVALID, "conversation_id must match [A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+    endpoint = submission.llm.endpoint
+    if endpoint is not None and not is_identifier(endpoint):
+        raise InputRefused(
+            Code.INVALID, "llm.endpoint is the name of an endpoint that the agent lists, never a URL"
+        )
+    check_route(submission.next)

@@ -133,6 +133,8 @@ async def _work(
         def tell(reason: str) -> None:
             process.waiting_for = reason
 
+        # A wrong address is told at once, not when the ledger has come.
+        broker = open_broker(configuration.mqtt, production=configuration.environment == "production")
         ledger = await open_ledger(configuration.ledger, role="agent2389_agent", tell=tell)
         stack.push_async_callback(ledger.close)
         opened.append(ledger)
@@ -141,13 +143,12 @@ async def _work(
                 f"the file says tenant {configuration.agent.tenant}, the login belongs to {ledger.tenant}",
                 hint="use a login of that tenant or change agent.tenant",
             )
-        broker = open_broker(configuration.mqtt, production=configuration.environment == "production")
         stack.push_async_callback(broker.close)
         announcer = Announcer(configuration, incarnation, await ledger.mesh_id())
         client_id = f"{configuration.agent.id}-{incarnation}"
         connection = await broker.connect(client_id, will=announcer.will())
         intake_connection = await broker.connect(f"{client_id}-intake", manual_acknowledgement=True)
-        watch_servers(health, ledger, connection)
+        watch_servers(health, metrics, ledger, connection)
         dispatcher = Dispatcher(ledger, connection)
         tools = ToolSet(configuration)
         await tools.open()

@@ -63,15 +63,16 @@ async def run_ops(configuration: ProcessConfiguration) -> None:
 async def _serve(configuration: ProcessConfiguration) -> None:
     structlog.contextvars.bind_contextvars(agent_id="ops")
     metrics, health = Metrics(__version__), Health()
+    # A wrong address is told at once, not when the ledger has come.
+    broker = open_broker(configuration.mqtt)
     ledger = await _first_ledger(configuration, metrics, health)
     incarnation = new_uuid7()
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(ledger.close)
-        broker = open_broker(configuration.mqtt)
         stack.push_async_callback(broker.close)
         connection = await broker.connect(f"ops-{incarnation}")
         intake_connection = await broker.connect(f"ops-{incarnation}-intake", manual_acknowledgement=True)
-        watch_servers(health, ledger, connection)
+        watch_servers(health, metrics, ledger, connection)
         dispatcher = Dispatcher(ledger, connection)
         intake = Intake(
             ledger,

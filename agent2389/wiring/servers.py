@@ -9,7 +9,7 @@ import structlog
 from aiohttp import web
 
 from agent2389 import __version__
-from agent2389.broker.address import is_loopback, parse_broker_url
+from agent2389.broker.address import BrokerAddress, is_loopback, parse_broker_url
 from agent2389.broker.mqtt import MqttBroker
 from agent2389.broker.port import Connection, Delivery, Message
 from agent2389.config.model import HealthSection, LedgerSection, MqttSection
@@ -19,6 +19,7 @@ from agent2389.ledger.port import Ledger
 from agent2389.ledger.postgres import PostgresLedger
 from agent2389.telemetry import children
 from agent2389.telemetry.logs import register_secret
+from agent2389.telemetry.metrics import Metrics
 from agent2389.upkeep.chores import INTERVALS
 from agent2389.wire.mesh import Mesh, encode, read_mesh
 from agent2389.wire.topics import MeshTopics
@@ -58,18 +59,22 @@ async def open_ledger(section: LedgerSection, *, role: str | None, tell: Callabl
 
 def open_broker(section: MqttSection, *, production: bool = False) -> MqttBroker:
     """The broker of a configuration; it connects when asked for a connection."""
+    return MqttBroker(broker_address(section, production=production))
+
+
+def broker_address(section: MqttSection, *, production: bool = False) -> BrokerAddress:
+    """Where the broker of a configuration is. Raises ``ConfigurationError``."""
     password = section.password.get_secret_value() if section.password else None
     register_secret(password)
-    return MqttBroker(
-        parse_broker_url(
-            section.broker_url,
-            username=section.username,
-            password=password,
-            ca_file=section.ca_file,
-            client_cert=section.client_cert,
-            insecure_ok=section.insecure_ok,
-            production=production,
-        )
+    return parse_broker_url(
+        section.broker_url,
+        username=section.username,
+        password=password,
+        ca_file=section.ca_file,
+        client_cert=section.client_cert,
+        client_key=section.client_key,
+        insecure_ok=section.insecure_ok,
+        production=production,
     )
 
 
@@ -141,8 +146,9 @@ def on_stop_signals(act: Callable[[], None]) -> None:
         loop.add_signal_handler(sign, act)
 
 
-def watch_servers(health: Health, ledger: Ledger, connection: Connection) -> None:
+def watch_servers(health: Health, metrics: Metrics, ledger: Ledger, connection: Connection) -> None:
     """The two checks every process has: the ledger decides readiness, the broker does not."""
+    metrics.mqtt_connected.set_function(lambda: connection.state.connected)
 
     async def ledger_answers() -> str:
         await ledger.check()

@@ -13,7 +13,7 @@ import pytest
 
 from agent2389.broker.address import parse_broker_url
 from agent2389.broker.mqtt import MqttBroker
-from agent2389.broker.port import Message
+from agent2389.broker.port import Message, PublishRefused
 from agent2389.errors import Unreachable
 from agent2389.telemetry import children
 from tests.support.structure import ROOT
@@ -83,3 +83,39 @@ async def test_production_asks_for_tls_and_a_password(tmp_path: Path) -> None:
             connects(f"mqtt://localhost:{port}", "ops", "secret-of-ops", None),
         )
         assert not any(refused)
+
+
+ROLES = {
+    # role → (may publish, may not publish)
+    "producer": ("jobs/writing/one", "results/one"),
+    "monitor": (None, "cancel/one"),
+    "operator": ("cancel/one", "jobs/writing/one"),
+    "agent": ("results/one", None),
+}
+
+
+async def test_each_role_publishes_what_it_may_and_nothing_else(tmp_path: Path) -> None:
+    port = children.free_port()
+    subprocess.run([ROOT / "broker" / "certs.sh", tmp_path / "certs", "localhost"], check=True)
+    users = tmp_path / "passwords"
+    for number, role in enumerate(ROLES):
+        create = ["-c"] if number == 0 else []
+        subprocess.run(["mosquitto_passwd", "-b", *create, users, role, f"secret-{role}"], check=True)
+    shutil.copy(ROOT / "broker" / "acl.template", tmp_path / "acl")
+    async with started(tmp_path, "mosquitto.prod.conf", port):
+        for role, (allowed, denied) in ROLES.items():
+            address = parse_broker_url(
+                f"mqtts://localhost:{port}",
+                username=role,
+                password=f"secret-{role}",
+                ca_file=tmp_path / "certs" / "ca.crt",
+            )
+            broker = MqttBroker(address)
+            connection = await broker.connect(role)
+            await connection.wait_connected(5)
+            if allowed is not None:
+                await connection.publish(Message(f"agent2389/v1/default/{allowed}", b"x"))
+            if denied is not None:
+                with pytest.raises(PublishRefused):
+                    await connection.publish(Message(f"agent2389/v1/default/{denied}", b"x"))
+            await broker.close()

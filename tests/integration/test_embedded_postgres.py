@@ -101,6 +101,23 @@ async def test_a_killed_server_recovers(data: Path) -> None:
         assert await _ask(again.dsn, "SELECT n FROM kept") == 7
 
 
+async def test_a_killed_server_comes_back_on_its_port_with_its_data(data: Path) -> None:
+    async with embedded_postgres(data) as server:
+        await _ask(server.dsn, "CREATE TABLE kept AS SELECT 7 AS n")
+        os.kill(server.pid, signal.SIGKILL)
+
+        async def answer() -> object:
+            try:
+                return await _ask(server.dsn, "SELECT n FROM kept")
+            except (OSError, asyncpg.PostgresError):
+                return None
+
+        assert await until(answer, 30) == 7
+        again = server.kept.process.pid
+        assert again != server.pid
+    assert command_line(again) == ""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends the children of a killed process")
 async def test_it_dies_with_its_owner(data: Path) -> None:
     async with _owner(data) as (process, pid, _):

@@ -65,11 +65,12 @@ async def test_a_killed_parent_takes_its_broker_along(tmp_path: Path) -> None:
 
 
 async def test_a_leftover_is_ended_and_a_stranger_with_its_number_is_not(tmp_path: Path) -> None:
-    async with (
-        local_broker(tmp_path, port=children.free_port(), environ=NATS) as first,
-        local_broker(tmp_path, port=children.free_port(), environ=NATS) as second,
-    ):
-        assert not children.command_line(first.pid)
+    async with local_broker(tmp_path, port=children.free_port(), environ=NATS) as first:
+        command = children.command_line(first.pid).split()
+    leftover = await children.start(command, tmp_path / "leftover.log")
+    (tmp_path / "broker" / "broker.pid").write_text(f"{leftover.pid}\n")
+    async with local_broker(tmp_path, port=children.free_port(), environ=NATS) as second:
+        await asyncio.wait_for(leftover.wait(), 5)
         assert children.command_line(second.pid)
     stranger = await asyncio.create_subprocess_exec(
         sys.executable, "-c", "input()", stdin=asyncio.subprocess.PIPE
@@ -103,3 +104,25 @@ async def test_without_any_program_the_extra_is_named(
     with pytest.raises(ConfigurationError, match="mosquitto is not installed"):
         async with local_broker(tmp_path, environ={"AGENT2389_LOCAL_BROKER": "mosquitto"}):
             raise AssertionError("a broker out of nothing")
+
+
+async def test_a_killed_broker_comes_back_on_its_port(tmp_path: Path) -> None:
+    async with local_broker(tmp_path, port=children.free_port(), environ=NATS) as running:
+        os.kill(running.pid, signal.SIGKILL)
+        await until(lambda: running.kept.process.pid != running.pid)
+        again = running.kept.process.pid
+        assert int((tmp_path / "broker" / "broker.pid").read_text()) == again
+        await until(lambda: not children.is_free(running.port))
+    assert children.command_line(again) == ""
+
+
+async def test_a_broker_that_dies_at_every_start_is_given_up_with_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent2389.telemetry.children.LONGEST_RESTART_PAUSE", 0.01)
+    async with local_broker(tmp_path, port=children.free_port(), environ=NATS) as running:
+        (tmp_path / "broker" / "nats.conf").write_text("nonsense { \n")
+        os.kill(running.pid, signal.SIGKILL)
+        with pytest.raises(Unreachable, match="Parse error") as caught:
+            await asyncio.wait_for(running.kept.gave_up, 20)
+    assert "broker.log" in str(caught.value.hint)

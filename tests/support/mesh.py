@@ -50,8 +50,12 @@ class Mesh:
         self.client.on_message = lambda *arguments: self.messages.append(
             (arguments[2].topic, arguments[2].payload)
         )
+        # At every connection, for a broker that was restarted knows nobody.
+        self.client.on_connect = lambda client, *_: client.subscribe(
+            [("agent2389/v1/#", 1), ("/conversations/#", 1), ("/control/#", 1)]
+        )
+        self.client.reconnect_delay_set(1, 1)
         self.client.connect(self.host, self.port)
-        self.client.subscribe([("agent2389/v1/#", 1), ("/conversations/#", 1), ("/control/#", 1)])
         self.client.loop_start()
 
     def publish(self, topic: str, payload: Any, *, retain: bool = False) -> None:

@@ -1,12 +1,15 @@
 """Broker URLs: what is read, what is refused, and that no message repeats a password."""
 
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from agent2389.broker.address import BrokerAddress, is_loopback, parse_broker_url
 from agent2389.errors import ConfigurationError
+from tests.support.structure import ROOT
 
 
 @pytest.mark.parametrize(
@@ -90,3 +93,18 @@ def test_a_missing_certificate_is_a_configuration_error(tmp_path: Path) -> None:
     address = parse_broker_url("mqtts://broker.example", ca_file=tmp_path / "none.crt")
     with pytest.raises(ConfigurationError, match="certificates"):
         address.tls_context()
+
+
+def test_a_certificate_may_have_its_key_in_another_file(tmp_path: Path) -> None:
+    """Made by the shipped script, whose server certificate serves as well as any for a client."""
+    made = subprocess.run([ROOT / "broker" / "certs.sh", tmp_path, "localhost"], check=False)
+    if made.returncode != 0:
+        pytest.skip("openssl is not installed")
+    files: dict[str, Any] = {"ca_file": tmp_path / "ca.crt", "client_cert": tmp_path / "server.crt"}
+    whole = parse_broker_url("mqtts://broker.example", **files, client_key=tmp_path / "server.key")
+    assert whole.tls_context() is not None
+    with pytest.raises(ConfigurationError, match="certificates") as caught:
+        parse_broker_url("mqtts://broker.example", **files).tls_context()
+    assert "client_key" in str(caught.value.hint)
+    with pytest.raises(ConfigurationError, match="certificates"):
+        parse_broker_url("mqtts://broker.example", **files, client_key=tmp_path / "ca.key").tls_context()

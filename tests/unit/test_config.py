@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from agent2389.config.environment import VARIABLES
 from agent2389.config.load import load_agent, require_key
+from agent2389.config.process import load_process
 from agent2389.config.show import MASK, schema, shown
 from agent2389.errors import ConfigurationError
 from tests.support.structure import ROOT
@@ -159,3 +161,50 @@ def test_the_annotated_example_shows_every_section() -> None:
     for section in schema()["properties"]:
         if section not in ("network", "toolkit_config"):
             assert section in text
+
+
+def test_every_name_of_the_table_is_read_without_complaint() -> None:
+    """Names that other rooms read, or nobody any more, must not break a file that loads."""
+    values = {
+        "AGENT2389_INSECURE_OK": "1",
+        "AGENT2389_ENVIRONMENT": "production",
+        "HEALTH_PORT": "0",
+        "LOG_FORMAT": "json",
+        "MQTT_BROKER_URL": "mqtts://broker.example",
+    }
+    environ = {variable.name: values.get(variable.name, "value") for variable in VARIABLES}
+    path = ROOT / "agents" / "examples" / "annotated.toml"
+    found = load_agent(path, environ=environ).configuration
+    assert found.mqtt.client_key == Path("value")
+    assert (found.mqtt.broker_url, found.health.port) == ("mqtts://broker.example", 0)
+    process = load_process(environ)
+    assert (process.api, process.mqtt.insecure_ok) == ("value", True)
+    assert load_process({"API_URL": "http://127.0.0.1:1"}).api == "http://127.0.0.1:1"
+    assert load_process({"API_URL": "x", "AGENT2389_API": "y"}).api == "y"
+
+
+def test_the_table_of_names_is_complete() -> None:
+    names = {variable.name for variable in VARIABLES}
+    assert len(names) == len(VARIABLES)
+    assert {
+        *("MQTT_BROKER_URL", "MQTT_USERNAME", "MQTT_PASSWORD", "DATABASE_URL", "MONGODB_URL", "LLM_BASE_URL"),
+        *(
+            "TOOLKITS",
+            "AGENT_CONFIG",
+            "CONFIG_PATH",
+            "WORKSPACE_ROOT",
+            "HEALTH_PORT",
+            "LOG_LEVEL",
+            "LOG_FORMAT",
+        ),
+        *("RUST_LOG", "TASK_ACK_TIMEOUT_SECONDS", "TASK_MAX_RETRIES", "MANAGER_TOKEN", "OPENAI_API_KEY"),
+        *(
+            "ANTHROPIC_API_KEY",
+            "GOOGLE_API_KEY",
+            "SERPER_API_KEY",
+            "TAVILY_API_KEY",
+            "NEO4J_URI",
+            "NEO4J_AUTH",
+        ),
+        *("API_URL", "AGENT_REPLICAS"),
+    } <= names
