@@ -1,6 +1,5 @@
 """From an answer to what happens next: ask the router, fill in the finish."""
 
-import time
 from typing import Any
 
 from agent2389.agent.loop import Answer
@@ -18,6 +17,7 @@ from agent2389.ledger.records import (
 )
 from agent2389.ledger.states import AgentState
 from agent2389.router.port import Candidate, Decision, Outcome, Router, Situation, Step
+from agent2389.telemetry import surroundings
 
 MAX_INLINE_TEXT = 192 * 1024
 CUT_TEXT = 4096
@@ -33,7 +33,7 @@ class HandOff:
 
     async def decide(self, claim: Claim, answer: Answer, router: Router) -> tuple[Decision, float]:
         """The router's decision and how long it took in seconds."""
-        started = time.monotonic()
+        started = surroundings.elapsed()
         situation = Situation(
             instruction=claim.instruction or "",
             answer=answer.text,
@@ -52,7 +52,7 @@ class HandOff:
         )
         decision = await router.decide(situation)
         self._observer.routed(decision.outcome, decision.strategy)
-        return decision, time.monotonic() - started
+        return decision, surroundings.elapsed() - started
 
     async def _candidates(self) -> tuple[Candidate, ...]:
         pools: dict[str, list[Any]] = {}
