@@ -1,6 +1,5 @@
 """From an answer to what happens next: ask the router, fill in the finish."""
 
-import time
 from typing import Any
 
 import msgspec
@@ -21,6 +20,7 @@ from agent2389.ledger.records import (
 )
 from agent2389.ledger.states import AgentState
 from agent2389.router.port import Candidate, Decision, Outcome, Router, Situation, Step
+from agent2389.telemetry import surroundings
 
 MAX_LISTED_BYTES = 24 * 1024
 """A result names its files up to this size; a longer list is itself a file."""
@@ -36,7 +36,7 @@ class HandOff:
 
     async def decide(self, claim: Claim, answer: Answer, router: Router) -> tuple[Decision, float]:
         """The router's decision and how long it took in seconds."""
-        started = time.monotonic()
+        started = surroundings.elapsed()
         situation = Situation(
             instruction=claim.instruction or "",
             answer=answer.text,
@@ -55,7 +55,7 @@ class HandOff:
         )
         decision = await router.decide(situation)
         self._observer.routed(decision.outcome, decision.strategy)
-        return decision, time.monotonic() - started
+        return decision, surroundings.elapsed() - started
 
     async def _candidates(self) -> tuple[Candidate, ...]:
         pools: dict[str, list[Any]] = {}

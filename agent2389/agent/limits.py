@@ -1,6 +1,5 @@
 """The effective budget of one task and what is left of it."""
 
-import time
 from typing import TypeVar
 
 import msgspec
@@ -8,6 +7,7 @@ import msgspec
 from agent2389.config.model import AgentConfiguration
 from agent2389.errors import BudgetExceeded
 from agent2389.ledger.records import Claim, Usage
+from agent2389.telemetry import surroundings
 
 Number = TypeVar("Number", int, float)
 
@@ -54,7 +54,7 @@ class Meter:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._started = time.monotonic()
+        self._started = surroundings.elapsed()
         self.usage = Usage()
 
     def before_model_call(self, iteration: int, partial: str) -> None:
@@ -64,7 +64,7 @@ class Meter:
             raise BudgetExceeded(f"no answer after {limits.iterations} model calls", partial=partial)
         if limits.tokens is not None and used.input_tokens + used.output_tokens >= limits.tokens:
             raise BudgetExceeded(f"the limit of {limits.tokens} tokens is reached", partial=partial)
-        if limits.seconds is not None and time.monotonic() - self._started >= limits.seconds:
+        if limits.seconds is not None and surroundings.elapsed() - self._started >= limits.seconds:
             raise BudgetExceeded(f"the limit of {limits.seconds:g} seconds is reached", partial=partial)
         if limits.cost_usd is not None:
             if used.cost_usd is None:
@@ -88,7 +88,7 @@ class Meter:
         """Until the limit in seconds, ``None`` without one."""
         if self._limits.seconds is None:
             return None
-        return max(self._limits.seconds - (time.monotonic() - self._started), 0.001)
+        return max(self._limits.seconds - (surroundings.elapsed() - self._started), 0.001)
 
     def add(self, used: Usage) -> None:
         """Book a finished call."""

@@ -1,7 +1,6 @@
 """Model and tools in turn until there is an answer."""
 
 import asyncio
-import time
 
 import msgspec
 
@@ -11,6 +10,7 @@ from agent2389.errors import BudgetExceeded, ModelFailed
 from agent2389.ledger.records import Usage
 from agent2389.llm.messages import Finished, Reply, Request, Role, ToolCall, ToolSpec, Turn
 from agent2389.llm.port import Model
+from agent2389.telemetry import surroundings
 from agent2389.tools.port import TaskScope, ToolOutput
 from agent2389.tools.registry import ToolSet
 
@@ -91,12 +91,12 @@ class Loop:
             max_tokens=self._max_tokens,
             timeout=timeout,
         )
-        started = time.monotonic()
+        started = surroundings.elapsed()
         try:
             reply = storable(await self._model.answer(request))
         except ModelFailed:
             self._observer.model_called(
-                self._model.provider, self._model.name, Usage(), time.monotonic() - started, failed=True
+                self._model.provider, self._model.name, Usage(), surroundings.elapsed() - started, failed=True
             )
             raise
         used = Usage(
@@ -107,7 +107,7 @@ class Loop:
         )
         self._meter.add(used)
         self._observer.model_called(
-            self._model.provider, reply.model, used, time.monotonic() - started, failed=False
+            self._model.provider, reply.model, used, surroundings.elapsed() - started, failed=False
         )
         return reply
 
@@ -121,9 +121,9 @@ class Loop:
         return await asyncio.gather(*(self._call_tool(call, allowed, scope) for call in calls))
 
     async def _call_tool(self, call: ToolCall, allowed: frozenset[str], scope: TaskScope) -> ToolOutput:
-        started = time.monotonic()
+        started = surroundings.elapsed()
         output = await self._tools.call(call.name, call.arguments, scope, allowed=allowed)
-        self._observer.tool_called(call.name, time.monotonic() - started, failed=output.failed)
+        self._observer.tool_called(call.name, surroundings.elapsed() - started, failed=output.failed)
         return output
 
 

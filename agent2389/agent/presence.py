@@ -1,8 +1,6 @@
 """What an agent tells the broker about itself: protocol status, will, mesh presence."""
 
 import asyncio
-import random
-from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
@@ -12,6 +10,7 @@ from agent2389.broker.port import Connection, Delivery, Message
 from agent2389.config.model import AgentConfiguration
 from agent2389.errors import Agent2389Error
 from agent2389.ledger.states import AgentState
+from agent2389.telemetry import surroundings
 from agent2389.wire.mesh import Presence, encode
 from agent2389.wire.status import Status, read_status, timestamp
 from agent2389.wire.topics import MeshTopics, protocol_status
@@ -31,7 +30,7 @@ class Announcer:
         self._configuration = configuration
         self._incarnation = incarnation
         self._mesh_id = mesh_id
-        self._started_at = timestamp(datetime.now(UTC))
+        self._started_at = timestamp()
         self._topics = MeshTopics(configuration.agent.tenant)
         self.state = AgentState.STARTING
         self.load = Load(0, 0)
@@ -80,7 +79,7 @@ class Announcer:
         await connection.subscribe(protocol_status(self._configuration.agent.id), on_status)
 
     async def _contradict(self, connection: Connection) -> None:
-        await asyncio.sleep(random.random())  # noqa: S311 - replicas must not all answer at once
+        await asyncio.sleep(surroundings.chance().random())  # replicas must not all answer at once
         if self.state is AgentState.RUNNING:
             try:
                 await self.publish_status(connection, "available")

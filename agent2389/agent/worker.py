@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import time
-from datetime import UTC, datetime
 
 import structlog
 
@@ -17,6 +15,7 @@ from agent2389.errors import Agent2389Error, Unreachable
 from agent2389.ledger.port import Ledger
 from agent2389.ledger.records import AgentRecord, Beat, BeatReply, Change, Claim, Effects
 from agent2389.ledger.states import AgentState
+from agent2389.telemetry import surroundings
 from agent2389.upkeep.chores import Chores
 from agent2389.upkeep.dispatch import Dispatcher
 from agent2389.upkeep.intake import Intake
@@ -216,7 +215,7 @@ class Worker:
                 known_peers=self._peers_digest,
             )
         )
-        self.last_beat = time.time()
+        self.last_beat = surroundings.now().timestamp()
         self._obey(reply, asked_at)
         if not reply.known:
             await self._register()
@@ -289,7 +288,7 @@ class Worker:
             job_id=claim.job_id,
             task_id=task_id,
             type="task.claimed",
-            at=datetime.now(UTC),
+            at=surroundings.now(),
             agent_id=self._agent.id,
             data={"epoch": claim.fence.epoch, "hop": claim.hop},
         )

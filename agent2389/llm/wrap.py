@@ -1,7 +1,6 @@
 """Small wrappers around a model."""
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 
 import structlog
@@ -9,6 +8,7 @@ import structlog
 from agent2389.errors import ModelFailed
 from agent2389.llm.messages import Chunk, Reply, Request
 from agent2389.llm.port import Model
+from agent2389.telemetry import surroundings
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 
@@ -40,7 +40,7 @@ class Retrying:
             try:
                 return await self._inner.answer(request)
             except ModelFailed as error:
-                pause = random.uniform(0, min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE))  # noqa: S311 - jitter
+                pause = surroundings.chance().uniform(0, min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE))
                 pause = max(pause, error.retry_after or 0.0)
                 last = attempt == self._retries
                 if last or not error.retryable or loop.time() + pause > deadline:

@@ -1,7 +1,6 @@
 """Intake over MQTT: messages become rows of the ledger before they are acknowledged."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -11,6 +10,7 @@ from agent2389.broker.port import Connection, Delivery, Message, Properties, Pub
 from agent2389.errors import Conflict, InputRefused, NotFound, Unreachable
 from agent2389.ledger.port import Ledger
 from agent2389.ledger.records import Rejection, Submitted
+from agent2389.telemetry import surroundings
 from agent2389.upkeep.accept import accept, accept_envelope, payload_hash
 from agent2389.upkeep.dispatch import Dispatcher
 from agent2389.wire.envelope import conversation_of, error_message, read_document, read_envelope
@@ -267,7 +267,7 @@ class Intake:
                 return await call()
             except Unreachable as error:
                 log.warning("ledger away, intake waits", reason=str(error))
-                await asyncio.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+                await asyncio.sleep(delay * surroundings.chance().uniform(0.5, 1.5))
                 delay = min(delay * 2, 5.0)
 
 

@@ -2,9 +2,9 @@
 
 import hashlib
 import re
-import secrets
-import time
 import uuid
+
+from agent2389.telemetry import surroundings
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CAPABILITY = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -30,8 +30,8 @@ def is_sha256(text: str) -> bool:
 
 def new_uuid7() -> str:
     """A fresh time-ordered id (RFC 9562 version 7) as text; ``uuid.uuid7`` is newer than our Python floor."""
-    milliseconds = time.time_ns() // 1_000_000
-    value = (milliseconds & (1 << 48) - 1) << 80 | secrets.randbits(80)
+    milliseconds = int(surroundings.now().timestamp() * 1000)
+    value = (milliseconds & (1 << 48) - 1) << 80 | surroundings.chance().getrandbits(80)
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     return str(uuid.UUID(int=value))

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from agent2389.telemetry import surroundings
+
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """FR-008, the reference implementation's discovery fields, and ours."""
@@ -45,7 +47,7 @@ class ForeignStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 def timestamp(moment: datetime | None = None) -> str:
     """RULE-003: RFC 3339, UTC, with ``Z``, milliseconds."""
-    moment = (moment or datetime.now(UTC)).astimezone(UTC)
+    moment = (moment or surroundings.now()).astimezone(UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 

@@ -1,20 +1,18 @@
-"""What every broker connection promises; on Mosquitto (MQTT 5) and the bundled broker (3.1.1)."""
+"""What every broker connection promises; on Mosquitto (MQTT 5), the bundled broker (3.1.1) and in memory."""
 
 import asyncio
 import os
 import shutil
-import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from agent2389.broker.address import parse_broker_url
-from agent2389.broker.local import RunningBroker, local_broker
-from agent2389.broker.mqtt import MqttBroker
-from agent2389.broker.port import Delivery, Message, Properties, PublishRefused
+from agent2389.broker.local import local_broker
+from agent2389.broker.port import Broker, Delivery, Message, Properties, PublishRefused
 from agent2389.errors import Unreachable
 from agent2389.telemetry import children
+from tests.support.brokers import MemoryPlace, Place, RealPlace
 from tests.support.waiting import until
 
 
@@ -29,19 +27,30 @@ KINDS = [
         "mosquitto", marks=pytest.mark.skipif(not _has_mosquitto(), reason="mosquitto is not installed")
     ),
     "nats",
+    "memory",
 ]
 
 
 @pytest.fixture(params=KINDS)
-async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RunningBroker]:
-    environ = {"AGENT2389_LOCAL_BROKER": request.param}
-    async with local_broker(tmp_path, port=children.free_port(), environ=environ) as running:
-        yield running
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    return MemoryPlace() if request.param == "memory" else RealPlace(tmp_path, request.param)
+
+
+@pytest.fixture(params=["default", "memory"])
+def restarting(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """A broker that dies and comes again; which real one makes no difference."""
+    return MemoryPlace() if request.param == "memory" else RealPlace(tmp_path)
 
 
 @pytest.fixture
-async def broker(server: RunningBroker) -> AsyncIterator[MqttBroker]:
-    broker = MqttBroker(parse_broker_url(server.url))
+async def server(place: Place) -> AsyncIterator[Place]:
+    async with place.running():
+        yield place
+
+
+@pytest.fixture
+async def broker(server: Place) -> AsyncIterator[Broker]:
+    broker = server.client()
     yield broker
     await broker.close()
 
@@ -60,7 +69,7 @@ class Heard:
         return [delivery.payload for delivery in self.deliveries]
 
 
-async def test_retained_messages_come_to_later_subscribers_until_cleared(broker: MqttBroker) -> None:
+async def test_retained_messages_come_to_later_subscribers_until_cleared(broker: Broker) -> None:
     writer = await broker.connect("writer")
     await writer.wait_connected(5)
     await writer.publish(Message("a/b", b"kept", retain=True))
@@ -77,7 +86,7 @@ async def test_retained_messages_come_to_later_subscribers_until_cleared(broker:
     await until(lambda: nothing.payloads == [b"after"])
 
 
-async def test_a_leading_slash_is_a_level(broker: MqttBroker) -> None:
+async def test_a_leading_slash_is_a_level(broker: Broker) -> None:
     connection, with_slash, without = await broker.connect("c"), Heard(), Heard()
     await connection.subscribe("/control/#", with_slash)
     await connection.subscribe("control/#", without)
@@ -87,7 +96,7 @@ async def test_a_leading_slash_is_a_level(broker: MqttBroker) -> None:
     assert without.payloads == []
 
 
-async def test_properties_travel_where_the_broker_has_them(broker: MqttBroker) -> None:
+async def test_properties_travel_where_the_broker_has_them(broker: Broker) -> None:
     connection, heard = await broker.connect("c"), Heard()
     await connection.subscribe("p", heard)
     await connection.wait_connected(5)
@@ -98,39 +107,20 @@ async def test_properties_travel_where_the_broker_has_them(broker: MqttBroker) -
     assert (properties.response_topic, properties.correlation) == expected
 
 
-async def test_an_orderly_end_publishes_no_will_and_a_crash_does(
-    server: RunningBroker, broker: MqttBroker
-) -> None:
+async def test_an_orderly_end_publishes_no_will_and_a_crash_does(server: Place, broker: Broker) -> None:
     watcher, heard = await broker.connect("watcher"), Heard()
     await watcher.subscribe("will/+", heard)
     await watcher.wait_connected(5)
-    polite = MqttBroker(parse_broker_url(server.url))
+    polite = server.client()
     connection = await polite.connect("polite", will=Message("will/polite", b"gone", retain=True))
     await connection.wait_connected(5)
     await polite.close()
-    script = (
-        "import asyncio, os\n"
-        "from agent2389.broker.mqtt import MqttBroker\n"
-        "from agent2389.broker.address import parse_broker_url\n"
-        "from agent2389.broker.port import Message\n"
-        "async def main():\n"
-        f"    broker = MqttBroker(parse_broker_url({server.url!r}))\n"
-        "    c = await broker.connect('rude', will=Message('will/rude', b'gone', retain=True))\n"
-        "    await c.wait_connected(5)\n"
-        "    os._exit(1)\n"
-        "asyncio.run(main())\n"
-    )
-    import sys
-
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
-    await process.wait()
+    await server.die_connected(Message("will/rude", b"gone", retain=True))
     await until(lambda: heard.deliveries)
     assert [delivery.topic for delivery in heard.deliveries] == ["will/rude"]
 
 
-async def test_what_is_not_acknowledged_by_hand_comes_again(
-    server: RunningBroker, broker: MqttBroker
-) -> None:
+async def test_what_is_not_acknowledged_by_hand_comes_again(broker: Broker) -> None:
     connection, heard = await broker.connect("by-hand", manual_acknowledgement=True), Heard()
     await connection.subscribe("work/+", heard)
     await connection.wait_connected(5)
@@ -142,7 +132,7 @@ async def test_what_is_not_acknowledged_by_hand_comes_again(
     await second.deliveries[0].acknowledge()
 
 
-async def test_too_large_is_refused_before_it_is_sent(broker: MqttBroker) -> None:
+async def test_too_large_is_refused_before_it_is_sent(broker: Broker) -> None:
     connection = await broker.connect("c")
     await connection.wait_connected(5)
     with pytest.raises(PublishRefused):
@@ -150,7 +140,7 @@ async def test_too_large_is_refused_before_it_is_sent(broker: MqttBroker) -> Non
     await connection.publish(Message("small", b"x"))
 
 
-async def test_a_failing_handler_does_not_end_the_connection(broker: MqttBroker) -> None:
+async def test_a_failing_handler_does_not_end_the_connection(broker: Broker) -> None:
     connection, heard = await broker.connect("c"), Heard()
 
     async def fails(delivery: Delivery) -> None:
@@ -164,10 +154,9 @@ async def test_a_failing_handler_does_not_end_the_connection(broker: MqttBroker)
     await until(lambda: heard.payloads == [b"1", b"2"])
 
 
-async def test_it_comes_back_subscribes_again_and_then_runs_the_hooks(tmp_path: Path) -> None:
-    port = children.free_port()
+async def test_it_comes_back_subscribes_again_and_then_runs_the_hooks(restarting: Place) -> None:
     order: list[str] = []
-    broker = MqttBroker(parse_broker_url(f"mqtt://127.0.0.1:{port}"))
+    broker = restarting.client()
     connection, heard = await broker.connect("c"), Heard()
 
     async def hook() -> None:
@@ -179,31 +168,28 @@ async def test_it_comes_back_subscribes_again_and_then_runs_the_hooks(tmp_path: 
     with pytest.raises(Unreachable):
         await connection.publish(Message("t", b"too early"))
     for round_ in (1, 2):
-        async with local_broker(tmp_path, port=port) as running:
+        async with restarting.running():
             await until(lambda: len(heard.payloads) == round_, seconds=20)
             assert connection.state.connected
             if round_ == 1:
-                os.kill(running.pid, signal.SIGKILL)
+                await restarting.kill()
                 await until(lambda: not connection.state.connected)
     assert (order, heard.payloads) == (["connected"] * 2, [b"from the hook"] * 2)
     await broker.close()
 
 
-async def test_a_clear_that_was_not_sent_never_wipes_a_newer_message(tmp_path: Path) -> None:
+async def test_a_clear_that_was_not_sent_never_wipes_a_newer_message(restarting: Place) -> None:
     """A reused client re-sends its stale clear after a reconnect; a new client object does not."""
-    port = children.free_port()
-    broker = MqttBroker(parse_broker_url(f"mqtt://127.0.0.1:{port}"))
+    broker = restarting.client()
     connection = await broker.connect("c")
-    async with local_broker(tmp_path, port=port) as running:
+    async with restarting.running():
         await connection.wait_connected(10)
-        os.kill(running.pid, signal.SIGSTOP)
         clear = asyncio.create_task(connection.publish(Message("jobs/1", b"", retain=True)))
-        await asyncio.sleep(0)
-        os.kill(running.pid, signal.SIGKILL)
+        await restarting.freeze_and_kill()
         with pytest.raises(Unreachable):
             await clear
-    async with local_broker(tmp_path, port=port):
-        other = MqttBroker(parse_broker_url(f"mqtt://127.0.0.1:{port}"))
+    async with restarting.running():
+        other = restarting.client()
         writer, heard = await other.connect("writer"), Heard()
         await writer.wait_connected(5)
         await writer.publish(Message("jobs/1", b"attempt 2", retain=True))

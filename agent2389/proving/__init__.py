@@ -1,0 +1,1 @@
+"""Proving: simulation, chaos and checks of a mesh."""
