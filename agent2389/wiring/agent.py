@@ -133,7 +133,12 @@ async def _work(
         def tell(reason: str) -> None:
             process.waiting_for = reason
 
-        ledger = await open_ledger(configuration.ledger, role="agent2389_agent", tell=tell)
+        ledger = await open_ledger(
+            configuration.ledger,
+            role="agent2389_agent",
+            tell=tell,
+            lease_seconds=configuration.worker.lease_seconds,
+        )
         stack.push_async_callback(ledger.close)
         opened.append(ledger)
         if configuration.agent.tenant != ledger.tenant:
