@@ -256,6 +256,20 @@ def db_status(json: Json = False) -> None:
 
 
 @app.command()
+def fsck(
+    quiet_wait: Annotated[
+        float, typer.Option("--quiet-wait", min=0, help="Seconds to wait for what still settles.")
+    ] = 0.0,
+    repair: Annotated[bool, typer.Option("--repair", help="Set right what needs no guess.")] = False,
+    json: Json = False,
+) -> None:
+    """Check that everything holds in the ledger and on the broker."""
+    from agent2389.cli import proving
+
+    _await(proving.fsck(quiet_wait=quiet_wait, repair=repair, as_json=json))
+
+
+@app.command()
 def healthcheck(path: Annotated[str, typer.Option(help="Which probe to ask.")] = "/live") -> None:
     """Ask the process of this machine or container for its health; for container health checks."""
     from agent2389.cli import mesh

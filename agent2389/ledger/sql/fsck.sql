@@ -1,0 +1,24 @@
+-- What fsck and fault runs ask, by name.
+
+-- name: fsck
+SELECT agent2389_v1.fsck($1, $2)
+-- name: retained
+SELECT agent2389_v1.fsck_retained()
+-- name: repair
+SELECT agent2389_v1.fsck_repair()
+-- name: board_reset
+SELECT agent2389_v1.board_reset()
+-- name: refresh_board
+SELECT agent2389_v1.refresh_board()
+-- name: recoveries
+SELECT agent2389_v1.recoveries(to_timestamp($1))
+-- name: event_counts
+SELECT agent2389_v1.event_counts()
+-- name: agents
+SELECT agent2389_v1.agents()
+-- name: job_counts
+SELECT agent2389_v1.job_counts()
+-- name: transitions
+SELECT agent2389_v1.fsck_transitions()
+-- name: identity
+SELECT agent2389_v1.identity()
