@@ -22,3 +22,9 @@ SELECT agent2389_v1.job_counts()
 SELECT agent2389_v1.fsck_transitions()
 -- name: identity
 SELECT agent2389_v1.identity()
+-- name: read_only_on
+ALTER SYSTEM SET default_transaction_read_only = on
+-- name: read_only_off
+ALTER SYSTEM RESET default_transaction_read_only
+-- name: reload
+SELECT pg_reload_conf()
