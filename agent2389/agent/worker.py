@@ -22,6 +22,8 @@ from agent2389.upkeep.intake import Intake
 from agent2389.wire.topics import MeshTopics, agent_bound
 
 BEAT_SECONDS = 10.0
+BEATS_IN_A_LEASE = 3
+"""A lease survives two beats that were lost."""
 FIRST_BEATS = 3
 """Right after the start the beat comes every second, so that replicas know one another soon."""
 LEASE_CHECK_SECONDS = 0.5
@@ -56,6 +58,8 @@ class Worker:
         self._announcer = announcer
         self._run_task = run_task
         self._chores = Chores(ledger, dispatcher)
+        lease = parts.configuration.worker.lease_seconds
+        self._beat_seconds = min(BEAT_SECONDS, lease / BEATS_IN_A_LEASE)
         self._running: dict[str, Running] = {}
         self._total = 0
         self._peers_digest = ""
@@ -151,7 +155,7 @@ class Worker:
             singleton=self._agent.singleton,
             version=__version__,
             config_sha256=self._parts.configuration.sha256,
-            interval_s=BEAT_SECONDS,
+            interval_s=self._beat_seconds,
         )
         await self._ledger.register(record)
         await self._beat_once()
@@ -187,7 +191,9 @@ class Worker:
         count = 0
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0 if count < FIRST_BEATS else BEAT_SECONDS):
+                async with asyncio.timeout(
+                    min(1.0, self._beat_seconds) if count < FIRST_BEATS else self._beat_seconds
+                ):
                     await self._told.wait()
                     # Hints come from anybody: at most one more beat a second.
                     await asyncio.sleep(HINT_PAUSE_SECONDS)
@@ -239,7 +245,7 @@ class Worker:
         self._claimer.poll_seconds = EAGER_POLL_SECONDS if reply.backlog or away else POLL_SECONDS
         if reply.backlog and self.free_slots > 0:
             self._claimer.look()
-        if reply.next_due_seconds is not None and reply.next_due_seconds < BEAT_SECONDS:
+        if reply.next_due_seconds is not None and reply.next_due_seconds < self._beat_seconds:
             delay = max(reply.next_due_seconds, 0.0)
             asyncio.get_running_loop().call_later(delay, self._claimer.look)
         match reply.desired_state:

@@ -148,6 +148,15 @@ class RoutingSection(Section):
     rules: tuple[Rule, ...] = ()
 
 
+class WorkerSection(Section):
+    """``[worker]``: how long a claim holds without a beat, in seconds; the beat comes three times as often.
+
+    A shorter lease finds a dead owner sooner and forgives less of a slow network.
+    """
+
+    lease_seconds: float = Field(default=30, ge=1, le=3600)
+
+
 class LifecycleSection(Section):
     """``[lifecycle]``."""
 
@@ -187,6 +196,7 @@ class AgentConfiguration(Section):
     toolkit_config: dict[str, dict[str, Any]] = {}
     budget: BudgetSection = BudgetSection()
     routing: RoutingSection = RoutingSection()
+    worker: WorkerSection = WorkerSection()
     lifecycle: LifecycleSection = LifecycleSection()
     health: HealthSection = HealthSection()
     logging: LoggingSection = LoggingSection()

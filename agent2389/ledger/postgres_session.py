@@ -20,11 +20,12 @@ from agent2389.errors import (
 )
 
 CONNECT_SECONDS = 5.0
-COMMAND_SECONDS = 10.0
+STATEMENT_SECONDS = 5.0
+ANSWER_SECONDS = 5.0
+"""How much later than the server the client gives a statement up."""
 RETRY_SECONDS = 0.5
 """After a failed connect every caller is refused at once for this long."""
 _SETTINGS = {
-    "statement_timeout": "5000",
     "lock_timeout": "2000",
     "idle_in_transaction_session_timeout": "10000",
     "application_name": "agent2389",
@@ -47,8 +48,10 @@ class Session:
     reported as ``Unreachable`` and may simply be asked again.
     """
 
-    def __init__(self, dsn: str, *, role: str | None = None) -> None:
+    def __init__(self, dsn: str, *, role: str | None = None, patience: float = STATEMENT_SECONDS) -> None:
+        """``patience`` is how many seconds one statement may take."""
         self._dsn = dsn
+        self._patience = patience
         self._role = role
         self._connection: asyncpg.Connection | None = None
         self._turn = asyncio.Lock()
@@ -109,15 +112,19 @@ class Session:
             raise failure from None
         return self._connection
 
+    @property
+    def _settings(self) -> dict[str, str]:
+        return {**_SETTINGS, "statement_timeout": str(int(self._patience * 1000))}
+
     async def _connect(self) -> asyncpg.Connection:
         dsn, pooled = split_dsn(self._dsn)
         connection = await asyncpg.connect(
             dsn,
             timeout=CONNECT_SECONDS,
-            command_timeout=COMMAND_SECONDS,
+            command_timeout=self._patience + ANSWER_SECONDS,
             # A transaction pooler hands every transaction to another server process.
             statement_cache_size=0 if pooled else 200,
-            server_settings={} if pooled else _SETTINGS,
+            server_settings={} if pooled else self._settings,
         )
         if self._role is not None and not pooled:
             with contextlib.suppress(asyncpg.InsufficientPrivilegeError, asyncpg.InvalidParameterValueError):

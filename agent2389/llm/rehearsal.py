@@ -5,6 +5,7 @@ role comes from the words of the system prompt, facts come from the documents, a
 the candidates' own descriptions.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -25,6 +26,7 @@ from agent2389.llm.messages import (
     Turn,
 )
 from agent2389.llm.rehearsal_route import by_type, routed, situation_in
+from agent2389.llm.rehearsal_script import Script, read_script, scripted_answer, scripted_calls
 from agent2389.llm.rehearsal_steps import Kind
 from agent2389.llm.rehearsal_text import words
 
@@ -46,6 +48,9 @@ class RehearsalModel:
         if request.schema is not None:
             value = self._structured(request)
             return _reply(prompt, text=json.dumps(value, ensure_ascii=False), structured=value)
+        script = read_script(_first(request.turns, Role.SYSTEM))
+        if script is not None:
+            return await _follow(script, request.turns, prompt)
         calls = _unread(request)
         if calls:
             return _reply(prompt, calls=calls)
@@ -100,12 +105,31 @@ def _reads_documents(spec: ToolSpec) -> bool:
     return len(required) == 1 and len(said & _READING) >= 3
 
 
+def _first(turns: tuple[Turn, ...], role: Role) -> str:
+    return next((turn.text for turn in turns if turn.role is role), "")
+
+
+def _task_parts(turns: tuple[Turn, ...]) -> tuple[str, dict[str, str]]:
+    """The instruction, and the sections after it by their heading."""
+    pieces = _SECTION.split(f"{_first(turns, Role.USER)}\n\n")
+    return pieces[0], dict(zip(pieces[1::2], pieces[2::2], strict=True))
+
+
+async def _follow(script: Script, turns: tuple[Turn, ...], prompt: str) -> Reply:
+    """The script's calls first, then its answer."""
+    instruction, sections = _task_parts(turns)
+    given = (sections.get("Input", "").strip() or instruction).strip()
+    if script.calls and not any(turn.role is Role.TOOL for turn in turns):
+        await asyncio.sleep(script.wait)
+        return _reply(prompt, calls=scripted_calls(script, given))
+    if not script.calls:
+        await asyncio.sleep(script.wait)
+    return _reply(prompt, text=scripted_answer(script, given, turns))
+
+
 def _compose(turns: tuple[Turn, ...]) -> str:
-    system = next((turn.text for turn in turns if turn.role is Role.SYSTEM), "")
-    user = next((turn.text for turn in turns if turn.role is Role.USER), "")
-    pieces = _SECTION.split(f"{user}\n\n")
-    instruction = pieces[0]
-    sections = dict(zip(pieces[1::2], pieces[2::2], strict=True))
+    system = _first(turns, Role.SYSTEM)
+    instruction, sections = _task_parts(turns)
     read = "\n\n".join(
         turn.text
         for turn in turns

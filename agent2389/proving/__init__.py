@@ -1,1 +1,1 @@
-"""Proving: simulation, chaos and checks of a mesh."""
+"""Proofs on running things: what must hold in a live ledger, and faults that try to break it."""

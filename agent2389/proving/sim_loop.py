@@ -4,11 +4,10 @@ import asyncio
 import contextvars
 import heapq
 import itertools
+import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
-
-import random
 
 from agent2389.telemetry.surroundings import Surroundings, live_in
 
@@ -113,9 +112,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Put a step on the agenda."""
         heapq.heappush(self._agenda, (when, next(self._numbers), handle, process))
 
-    # asyncio -------------------------------------------------------------------------
+    # asyncio, typed more loosely than the standard library does ----------------------
 
-    def call_soon(
+    def call_soon(  # type: ignore[override]
         self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         """After everything that is due already."""
@@ -124,9 +123,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.enter(self._moment, handle, context.get(_running))
         return handle
 
-    call_soon_threadsafe = call_soon
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self,
         when: float,
         callback: Callable[..., Any],
@@ -139,12 +138,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.enter(max(when, self._moment), handle, context.get(_running))
         return handle
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # noqa: ARG002
+    def run_in_executor(  # type: ignore[override]
+        self,
+        executor: Any,  # noqa: ARG002 - there is only here
+        func: Callable[..., Any],
+        *args: Any,
+    ) -> asyncio.Future[Any]:
         """At once and here: threads have no order."""
         future = self.create_future()
         try:
             future.set_result(func(*args))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # Whatever the function raises belongs to whoever waits for it.
             future.set_exception(error)
         return future
@@ -157,7 +161,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if not self._agenda or self._steps_left < 0:
             raise Stuck("nothing is due any more" if not self._agenda else "time does not go on")
         when, _, handle, process = heapq.heappop(self._agenda)
-        self._moment = when if when > self._moment else self._moment
+        self._moment = max(self._moment, when)
         if handle.cancelled() or (process is not None and process.catches(handle)):
             return
         handle._run()  # noqa: SLF001 - what every event loop does with its handles

@@ -79,9 +79,16 @@ class PlayedModel:
         if request.tools and spoken == 0 and chance.random() < temper.calls_tool:
             call = ToolCall("1", "echo", '{"text": "once more"}')
             return Reply(
-                text="", tool_calls=(call,), usage=used, cost_usd=0.001, finished=Finished.TOOL_CALLS, model=self.name
+                text="",
+                tool_calls=(call,),
+                usage=used,
+                cost_usd=0.001,
+                finished=Finished.TOOL_CALLS,
+                model=self.name,
             )
-        return Reply(text=f"an answer of {chance.randrange(1000)}", usage=used, cost_usd=0.001, model=self.name)
+        return Reply(
+            text=f"an answer of {chance.randrange(1000)}", usage=used, cost_usd=0.001, model=self.name
+        )
 
     def stream(self, request: Request) -> AsyncIterator[Chunk]:
         """Nobody listens to a simulated model while it speaks."""
@@ -191,7 +198,9 @@ class OpsProcess:
         intake_connection = await broker.connect(by_hand, manual_acknowledgement=True)
         dispatcher = Dispatcher(ledger, connection)
         intake = Intake(ledger, intake_connection, dispatcher)
-        record = AgentRecord(agent_id="ops", incarnation=self.incarnation, capabilities=(), role="ops", slots=0)
+        record = AgentRecord(
+            agent_id="ops", incarnation=self.incarnation, capabilities=(), role="ops", slots=0
+        )
         await ledger.register(record)
         beat = Beat(incarnation=self.incarnation, state=AgentState.RUNNING, free_slots=0)
         await ledger.beat(beat)

@@ -20,6 +20,7 @@ class Climate(msgspec.Struct, frozen=True):
 
 
 CALM = Climate()
+TENANT = "default"
 
 
 class BadWeather(Weather):
@@ -36,7 +37,7 @@ class BadWeather(Weather):
 
     def takes(self, client_id: str, message: Message) -> bool:  # noqa: ARG002
         """A submission may be acknowledged and be gone: the broker died before it wrote it down."""
-        if parse_job_topic(message.topic) is None or self._chance.random() >= self.climate.swallow:
+        if parse_job_topic(message.topic, TENANT) is None or self._chance.random() >= self.climate.swallow:
             return True
         self.swallowed += 1
         return False

@@ -126,17 +126,22 @@ def _event_of(change: Change) -> Message:
     return Message(MeshTopics(change.tenant).event(change.job_id), encode(event))
 
 
-def _board_message(row: BoardMessage) -> Message:
-    topics = MeshTopics(row.tenant)
-    match row.kind, row.key:
+def board_topic(tenant: str, kind: str, key: tuple[str, ...]) -> str:
+    """The retained topic of a board row. Raises ``ValueError`` for a row that has none."""
+    topics = MeshTopics(tenant)
+    match kind, key:
         case "open", (pool, task_id, epoch):
-            topic = topics.open(pool, task_id, int(epoch))
+            return topics.open(pool, task_id, int(epoch))
         case "claim", (task_id, epoch):
-            topic = topics.claim(task_id, int(epoch))
+            return topics.claim(task_id, int(epoch))
         case "result", (job_id,):
-            topic = topics.result(job_id)
+            return topics.result(job_id)
         case "approval", (approval_id,):
-            topic = topics.approval(approval_id)
+            return topics.approval(approval_id)
         case _:
-            raise ValueError(f"the board row {row.kind} {row.key} has no topic")
+            raise ValueError(f"the board row {kind} {key} has no topic")
+
+
+def _board_message(row: BoardMessage) -> Message:
+    topic = board_topic(row.tenant, row.kind, row.key)
     return Message(topic, (row.payload or "").encode(), retain=True)

@@ -63,6 +63,10 @@ class MeshTopics(msgspec.Struct, frozen=True):
         """Board: the one terminal payload of a job."""
         return self._below("results", job_id)
 
+    def board_filters(self) -> tuple[str, str, str]:
+        """Everything of the board: what waits, who has it, results."""
+        return self._below("open", "+", "+", "+"), self._below("claims", "+", "+"), self.result_filter()
+
     def result_filter(self) -> str:
         """All results."""
         return self._below("results", "+")

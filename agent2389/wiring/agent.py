@@ -135,7 +135,12 @@ async def _work(
 
         # A wrong address is told at once, not when the ledger has come.
         broker = open_broker(configuration.mqtt, production=configuration.environment == "production")
-        ledger = await open_ledger(configuration.ledger, role="agent2389_agent", tell=tell)
+        ledger = await open_ledger(
+            configuration.ledger,
+            role="agent2389_agent",
+            tell=tell,
+            lease_seconds=configuration.worker.lease_seconds,
+        )
         stack.push_async_callback(ledger.close)
         opened.append(ledger)
         if configuration.agent.tenant != ledger.tenant:

@@ -31,7 +31,13 @@ MESH_SECONDS = 0.3
 log = structlog.get_logger(__name__)
 
 
-async def open_ledger(section: LedgerSection, *, role: str | None, tell: Callable[[str], None]) -> Ledger:
+async def open_ledger(
+    section: LedgerSection,
+    *,
+    role: str | None,
+    tell: Callable[[str], None],
+    lease_seconds: float = 30.0,
+) -> Ledger:
     """Connect, and go on trying while the database is away; ``tell`` hears why it takes so long.
 
     Raises ``ConfigurationError`` without a DSN or with a schema too old, ``NotAllowed`` for a bad login.
@@ -46,7 +52,7 @@ async def open_ledger(section: LedgerSection, *, role: str | None, tell: Callabl
     pause = 0.2
     while True:
         try:
-            ledger = await PostgresLedger.open(dsn, role=role)
+            ledger = await PostgresLedger.open(dsn, role=role, lease_seconds=lease_seconds)
         except Unreachable as error:
             tell(str(error))
             log.warning("ledger not reachable, trying again", reason=str(error))

@@ -301,7 +301,7 @@ def postgres(databases: Databases) -> Iterator[PostgresSide]:
 
 @pytest.mark.timeout(300)
 def test_postgres_answers_like_the_memory_ledger(postgres: PostgresSide) -> None:
-    machine = type("OnBoth", (Ways,), {"postgres": postgres, "runs": 0, "steps": 0})
+    machine: Any = type("OnBoth", (Ways,), {"postgres": postgres, "runs": 0, "steps": 0})
     run_state_machine_as_test(machine, settings=ways(500, 60))
     assert machine.runs >= 500
     assert machine.steps >= 500 * 60
@@ -309,7 +309,7 @@ def test_postgres_answers_like_the_memory_ledger(postgres: PostgresSide) -> None
 
 @pytest.mark.timeout(300)
 def test_the_memory_ledger_keeps_its_rules() -> None:
-    machine = type("InMemory", (Ways,), {"runs": 0, "steps": 0})
+    machine: Any = type("InMemory", (Ways,), {"runs": 0, "steps": 0})
     run_state_machine_as_test(machine, settings=ways(5000, 20))
     assert machine.runs >= 5000
 
@@ -325,7 +325,7 @@ def test_the_memory_ledger_keeps_its_rules() -> None:
 )
 def test_a_spoiled_guard_is_found(postgres: PostgresSide, function: str, guard: str, wrong: str) -> None:
     postgres.run(postgres.steering.spoil(function, guard, wrong))
-    machine = type("Spoiled", (Ways,), {"postgres": postgres})
+    machine: Any = type("Spoiled", (Ways,), {"postgres": postgres})
     with pytest.raises(BaseException, match="Postgres") as found:
         run_state_machine_as_test(machine, settings=ways(500, 60, shrink=False))
     assert isinstance(found.value, AssertionError | ExceptionGroup)

@@ -1,0 +1,58 @@
+"""Whether a process grows: memory and open files over hours."""
+
+import time
+from pathlib import Path
+
+from agent2389.proving.fleet import Fleet
+
+PAGE = 4096
+
+
+class Sampler:
+    """Looks at one long-lived member every ``every`` seconds; 0 means never."""
+
+    def __init__(self, fleet: Fleet, name: str, every: float) -> None:
+        self._fleet = fleet
+        self._name = name
+        self._every = every
+        self._next = time.monotonic() + every
+        self._pid = 0
+        self._samples: list[tuple[float, float, int]] = []
+
+    def look(self) -> None:
+        """Take a sample when it is time."""
+        if self._every <= 0 or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + self._every
+        process = self._fleet.members[self._name].process
+        if process is None or process.returncode is not None:
+            return
+        if process.pid != self._pid:
+            # A new process begins anew; its growth is its own.
+            self._pid, self._samples = process.pid, []
+        try:
+            resident = int(Path(f"/proc/{process.pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE
+            files = sum(1 for _ in Path(f"/proc/{process.pid}/fd").iterdir())
+        except OSError:
+            return
+        self._samples.append((time.monotonic(), resident / 2**20, files))
+
+    def figures(self) -> dict[str, float] | None:
+        """Growth of the first to the last sample: MB an hour by least squares, open files."""
+        if len(self._samples) < 3:
+            return None
+        times = [at - self._samples[0][0] for at, _, _ in self._samples]
+        sizes = [size for _, size, _ in self._samples]
+        middle_time, middle_size = sum(times) / len(times), sum(sizes) / len(sizes)
+        slope = sum(
+            (at - middle_time) * (size - middle_size) for at, size in zip(times, sizes, strict=True)
+        ) / sum((at - middle_time) ** 2 for at in times)
+        return {
+            "samples": len(times),
+            "hours": round(times[-1] / 3600, 3),
+            "ops_mb_first": round(sizes[0], 1),
+            "ops_mb_last": round(sizes[-1], 1),
+            "ops_mb_per_hour": round(slope * 3600, 2),
+            "ops_files_first": self._samples[0][2],
+            "ops_files_last": self._samples[-1][2],
+        }
