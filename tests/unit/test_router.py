@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from agent2389.config.model import RoutingSection, Rule
+from agent2389.config.model import RoutingSection
+from agent2389.config.rules import Rule
 from agent2389.errors import ConfigurationError, ModelFailed
 from agent2389.llm.messages import Chunk, Reply, Request
 from agent2389.llm.openai import parsed
