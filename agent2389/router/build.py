@@ -14,8 +14,12 @@ from agent2389.router.gatekeeper import Gatekeeper
 from agent2389.router.guards import Guarded
 from agent2389.router.model import ModelStep
 from agent2389.router.policy import Policy
-from agent2389.router.port import Decision, Router, Situation
+from agent2389.router.port import Decision, Outcome, Router, Situation
 from agent2389.router.rules import Rules
+
+
+NO_RULE = "no_rule"
+"""The flag of a decision that only stands because no strategy had anything to say."""
 
 
 class PerJob:
@@ -35,6 +39,22 @@ class PerJob:
         note = f"the job asks for strategy {wish[:32]!r}, which this agent does not have"
         fallback = f"{note}; {decision.fallback}" if decision.fallback else note
         return msgspec.structs.replace(decision, fallback=fallback)
+
+
+class Silent:
+    """The end when every strategy was asked and none had anything to say."""
+
+    def __init__(self, strategy: str) -> None:
+        self._strategy = strategy
+
+    async def decide(self, situation: Situation) -> Decision:  # noqa: ARG002 - the port's signature
+        """The last answer is the result."""
+        return Decision(
+            outcome=Outcome.DONE,
+            strategy=self._strategy,
+            reason="no rule matches; the last answer is the result",
+            flags=(NO_RULE,),
+        )
 
 
 def build_router(
@@ -69,16 +89,16 @@ def _strategy(
         case "none" | "fixed":
             return Done(name)
         case "rules":
-            return Ordered((own, shared), silent=Done("rules"), failed=failed)
+            return Ordered((own, shared), silent=Silent("rules"), failed=failed)
         case "llm":
-            return Ordered((step, own, shared), silent=Done("llm"), failed=failed)
+            return Ordered((step, own, shared), silent=Silent("llm"), failed=failed)
         case "hybrid":
             first = own if routing.rules else shared
-            return Ordered((first, step, shared), silent=Done("hybrid"), failed=failed)
+            return Ordered((first, step, shared), silent=Silent("hybrid"), failed=failed)
         case "gatekeeper":
             assert routing.gatekeeper is not None
             gatekeeper = Gatekeeper(routing.gatekeeper, policy, proxy=proxy)
-            return Ordered((gatekeeper, own, shared), silent=Done("gatekeeper"), failed=failed)
+            return Ordered((gatekeeper, own, shared), silent=Silent("gatekeeper"), failed=failed)
         case _:
             assert_never(name)
 
