@@ -10,10 +10,10 @@ import msgspec
 from agent2389.config.model import Gatekeeper as Section
 from agent2389.router.policy import Policy
 from agent2389.router.port import Decision, Failed, Outcome, Situation, Target
+from agent2389.router.text import one_line
 
 DEFAULT_PATH: Final = "/should_agents_respond"
 MAX_BODY_BYTES: Final = 64 * 1024
-MAX_REASON_CHARACTERS: Final = 500
 MAX_INSTRUCTION_CHARACTERS: Final = 4000
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 2.0
@@ -60,7 +60,7 @@ class Gatekeeper:
             decision, problem = self._read(content, situation)
             if decision is not None:
                 return msgspec.structs.replace(decision, model_seconds=_since(started))
-        return Failed(problem=problem[:MAX_REASON_CHARACTERS], model_seconds=_since(started))
+        return Failed(problem=one_line(problem), model_seconds=_since(started))
 
     async def _post(self, body: bytes) -> bytes:
         import httpx2  # noqa: PLC0415 - agents without a gatekeeper do not pay for it
@@ -103,7 +103,7 @@ class Gatekeeper:
             answer = msgspec.json.decode(content, type=Answer)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             return None, f"the gatekeeper's answer cannot be used: {error}"
-        reason = " ".join((answer.reasoning or "").split())[:MAX_REASON_CHARACTERS]
+        reason = one_line(answer.reasoning or "")
         if answer.workflow_complete:
             reason = reason or "the gatekeeper says that the job is complete"
             return Decision(outcome=Outcome.DONE, strategy="gatekeeper", reason=reason), ""
@@ -112,7 +112,7 @@ class Gatekeeper:
             return None, f"the gatekeeper named {answer.next_agent!r}, which is not a candidate"
         if self._use_instructions and answer.next_instruction:
             target = msgspec.structs.replace(
-                target, instruction=answer.next_instruction[:MAX_INSTRUCTION_CHARACTERS]
+                target, instruction=_storable(answer.next_instruction)
             )
         reason = reason or f"the gatekeeper chose {target.name}"
         return Decision(
@@ -153,6 +153,10 @@ def _target(name: str | None, situation: Situation) -> Target | None:
     named = (name or "").lower()
     found = any(candidate.capability == named for candidate in situation.candidates)
     return Target(capability=named) if found else None
+
+
+def _storable(instruction: str) -> str:
+    return instruction[:MAX_INSTRUCTION_CHARACTERS].replace("\x00", "")
 
 
 def _since(started: float) -> float:

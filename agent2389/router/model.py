@@ -24,11 +24,11 @@ from agent2389.router.port import (
     Target,
 )
 from agent2389.router.schema import Verdict, decision_schema, read_verdict
+from agent2389.router.text import one_line
 
 MAX_ANSWER_CHARACTERS: Final = 6000
 MAX_SUMMARY_CHARACTERS: Final = 1000
 MAX_INSTRUCTION_CHARACTERS: Final = 6000
-MAX_REASON_CHARACTERS: Final = 500
 TRIES: Final = 2
 Answer = TypeVar("Answer", Decision, Failed)
 
@@ -65,7 +65,7 @@ class ModelStep:
             if verdict is not None:
                 return self._costed(_decision(verdict, situation), spent, started)
             turns = (*turns, Turn(role=Role.ASSISTANT, text=reply.text or "{}"), _repair(problem))
-        return self._costed(Failed(problem=problem[:MAX_REASON_CHARACTERS]), spent, started)
+        return self._costed(Failed(problem=one_line(problem)), spent, started)
 
     def _costed(self, answer: Answer, spent: list[Reply], started: float) -> Answer:
         costs = [reply.cost_usd for reply in spent]
@@ -124,7 +124,7 @@ def _repair(problem: str) -> Turn:
 
 
 def _decision(verdict: Verdict, situation: Situation) -> Decision:
-    reason = " ".join(verdict.reason.split())[:MAX_REASON_CHARACTERS]
+    reason = one_line(verdict.reason)
     considered = tuple(
         _considered(candidate, verdict.scores, index) for index, candidate in enumerate(situation.candidates)
     )
