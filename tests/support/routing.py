@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from agent2389.config.model import RoutingSection
+from agent2389.config.rules import Rule
 from agent2389.errors import ModelFailed
 from agent2389.llm.messages import Chunk, Reply, Request
 from agent2389.llm.openai import parsed
@@ -66,3 +67,8 @@ def answer(**changes: Any) -> str:
 
 def llm_router(model: Scripted, policy: Policy | None = None) -> Any:
     return build_router(RoutingSection(strategy="llm"), policy or Policy(prompt="decide"), lambda: model)
+
+
+def rule(**form: Any) -> Rule:
+    """A rule in any of its forms."""
+    return Rule.model_validate(form)

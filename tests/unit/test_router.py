@@ -8,14 +8,13 @@ import pytest
 
 from agent2389.cli.router import schema_document
 from agent2389.config.model import RoutingSection
-from agent2389.config.rules import Rule
 from agent2389.errors import ConfigurationError
 from agent2389.llm.port import Model
 from agent2389.router.build import build_fixed_router, build_router
 from agent2389.router.guards import Guarded
 from agent2389.router.policy import Policy, load_policy, read_rules
 from agent2389.router.port import Decision, Outcome, Situation, Step, Target
-from tests.support.routing import Scripted, answer, llm_router, situation
+from tests.support.routing import Scripted, answer, llm_router, rule, situation
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,22 +83,22 @@ async def test_the_policy_narrows_hand_offs() -> None:
 
 async def test_rules_go_by_priority_and_skip_absent_targets() -> None:
     rules = (
-        Rule(path="$.answer", equals="some notes", to="nobody", priority=9, reason="first"),
-        Rule(path="$.answer", equals="some notes", to="writing", priority=5, reason="second"),
+        rule(path="$.answer", equals="some notes", to="nobody", priority=9, reason="first"),
+        rule(path="$.answer", equals="some notes", to="writing", priority=5, reason="second"),
     )
     router = build_router(RoutingSection(strategy="rules", rules=rules), load_policy(), Scripted)
     decision = await router.decide(situation())
     assert (decision.targets[0].capability, decision.reason) == ("writing", "second")
     assert "first" in decision.rejected[0].why
     with pytest.raises(ConfigurationError):
-        build_router(RoutingSection(strategy="rules", rules=(Rule(path="$["),)), load_policy(), Scripted)
+        build_router(RoutingSection(strategy="rules", rules=(rule(path="$["),)), load_policy(), Scripted)
 
 
 async def test_rules_never_hand_to_an_agent_that_is_not_a_candidate() -> None:
     rules = (
-        Rule(path="$.answer", agent="r", priority=9, reason="itself"),
-        Rule(path="$.answer", agent="away", priority=8, reason="gone"),
-        Rule(path="$.answer", agent="w", priority=1, reason="there"),
+        rule(path="$.answer", agent="r", priority=9, reason="itself"),
+        rule(path="$.answer", agent="away", priority=8, reason="gone"),
+        rule(path="$.answer", agent="w", priority=1, reason="there"),
     )
     router = build_router(RoutingSection(strategy="rules", rules=rules), load_policy(), Scripted)
     decision = await router.decide(situation())
@@ -109,9 +108,9 @@ async def test_rules_never_hand_to_an_agent_that_is_not_a_candidate() -> None:
 
 @pytest.mark.parametrize("fields", [{}, {"to": "writing", "done": True}, {"to": "writing", "agent": "w"}])
 def test_a_rule_names_exactly_one_end(fields: dict[str, Any]) -> None:
-    rule = Rule(path="$.answer", **fields)
+    given = rule(path="$.answer", **fields)
     with pytest.raises(ConfigurationError):
-        build_router(RoutingSection(strategy="rules", rules=(rule,)), load_policy(), Scripted)
+        build_router(RoutingSection(strategy="rules", rules=(given,)), load_policy(), Scripted)
 
 
 class Stray:

@@ -142,7 +142,7 @@ def recorded(**changes: Any) -> RouteDecision:
         {"capability": name, "description": name, "agents": [f"{name}-1"], "free_slots": 1, "score": 0.5}
         for name in ("editing", "judging")
     ]
-    fields = {
+    fields: dict[str, Any] = {
         "strategy": "llm",
         "outcome": "hand_off",
         "reason": "why",

@@ -38,7 +38,12 @@ async def guarded(policy: Policy, *targets: str, join: Join | None = None, **cha
 
 
 async def test_straight_back_is_flagged_allowed_or_refused() -> None:
-    way = {"steps": steps(("writing", "a draft")), "hop": 2, "own_capability": "judging", "answer": "no"}
+    way: dict[str, Any] = {
+        "steps": steps(("writing", "a draft")),
+        "hop": 2,
+        "own_capability": "judging",
+        "answer": "no",
+    }
     flagged = await guarded(Policy(), "writing", **way)
     assert (flagged.targets[0].name, flagged.flags) == ("writing", ("returned:writing",))
     refused = await guarded(Policy(loops=Loops(returns="refuse")), "writing", **way)
@@ -48,7 +53,7 @@ async def test_straight_back_is_flagged_allowed_or_refused() -> None:
 
 
 async def test_the_same_text_is_not_answered_twice() -> None:
-    way = {
+    way: dict[str, Any] = {
         "steps": steps(("writing", "The road is closed."), ("judging", "Verdict: reject")),
         "hop": 3,
         "own_capability": "writing",
@@ -144,7 +149,12 @@ async def test_a_result_is_checked_before_the_job_ends() -> None:
 
 async def test_a_refused_result_goes_back_or_to_a_person() -> None:
     policy = Policy(verify=Verify(by="judging"))
-    way = {"own_capability": "judging", "agent_id": "j", "answer": "Verdict: REJECT\n\nno", "hop": 2}
+    way: dict[str, Any] = {
+        "own_capability": "judging",
+        "agent_id": "j",
+        "answer": "Verdict: REJECT\n\nno",
+        "hop": 2,
+    }
     back = await guarded(policy, steps=steps(("writing", "x")), **way)
     assert (back.targets[0].name, "refused" in back.flags) == ("writing", True)
     worn = steps(("writing", "x"), ("judging", "Verdict: reject"), ("writing", "y"))
