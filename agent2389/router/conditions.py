@@ -14,11 +14,25 @@ MAX_MATCHED_CHARACTERS: Final = 4000
 """A regular expression sees no more of a text: an agent's answer must not keep the loop busy."""
 
 
+class Lookup:
+    """What paths find in one situation, looked up once: rules often share their paths."""
+
+    def __init__(self, document: Any) -> None:
+        self._document = document
+        self._found: dict[str, list[Any]] = {}
+
+    def find(self, text: str, path: JSONPath) -> list[Any]:
+        """Every value at ``path``, which was written as ``text``."""
+        if text not in self._found:
+            self._found[text] = path.findall(self._document)
+        return self._found[text]
+
+
 class Check:
     """A condition ready to be asked. Raises ``ConfigurationError`` for a path or pattern that is none."""
 
     def __init__(self, condition: Condition) -> None:
-        self._path = _compiled(condition.path)
+        self._text, self._path = condition.path, _compiled(condition.path)
         operator = str(condition.operator)
         self._negated = operator.startswith(("not_", "is_not_"))
         self._operator = operator.replace("not_", "", 1) if self._negated else operator
@@ -26,12 +40,12 @@ class Check:
         if self._operator == "matches":
             self._wanted = _pattern(condition)
 
-    def holds(self, document: Any) -> bool:
+    def holds(self, lookup: Lookup) -> bool:
         """Whether the first value that the path finds passes.
 
         A path that finds nothing passes only ``not_exists`` and ``is_empty``.
         """
-        found = self._path.findall(document)
+        found = lookup.find(self._text, self._path)
         if self._operator == "exists":
             return (bool(found) and found[0] is not None) is not self._negated
         if not found:

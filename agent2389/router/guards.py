@@ -24,6 +24,7 @@ def eligible(situation: Situation, policy: Policy) -> tuple[tuple[Candidate, ...
     visits = Counter(step.capability for step in situation.steps)
     visits[situation.own_capability] += 1
     allowed = policy.hand_offs.get(situation.own_capability)
+    looping = loops.refused(situation, policy.loops)
     kept: list[Candidate] = []
     out: list[Rejected] = []
     for candidate in situation.candidates:
@@ -36,8 +37,8 @@ def eligible(situation: Situation, policy: Policy) -> tuple[tuple[Candidate, ...
             out.append(Rejected(name, f"the policy does not let {situation.own_capability} hand to it"))
         elif visits[name] >= policy.max_visits:
             out.append(Rejected(name, f"it has worked on this job {visits[name]} times"))
-        elif why := loops.refused(situation, name, policy.loops):
-            out.append(Rejected(name, why))
+        elif name in looping:
+            out.append(Rejected(name, looping[name]))
         else:
             kept.append(candidate)
     return tuple(kept), tuple(out)

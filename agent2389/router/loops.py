@@ -25,26 +25,25 @@ def returned(situation: Situation, capability: str) -> bool:
     return any(step.capability == capability for step in before)
 
 
-def already_answered(situation: Situation, capability: str) -> str | None:
-    """Why handing this answer to ``capability`` brings nothing new, or ``None``."""
+def already_answered(situation: Situation) -> dict[str, str]:
+    """Pools to which this answer brings nothing new, and why."""
     text = _key(situation.answer)
     if not text:
-        return None
-    for step in situation.steps:
-        if step.capability != capability:
-            continue
-        if _key(step.summary) == text:
-            return "this very text is its own"
-        if any(item.hop == step.hop - 1 and _key(item.summary) == text for item in situation.steps):
-            return "it has already answered this very text"
-    return None
+        return {}
+    same = [step for step in situation.steps if _key(step.summary) == text]
+    after = {step.hop + 1 for step in same}
+    readers = {step.capability for step in situation.steps if step.hop in after}
+    found = dict.fromkeys(readers, "it has already answered this very text")
+    return found | dict.fromkeys((step.capability for step in same), "this very text is its own")
 
 
-def refused(situation: Situation, capability: str, loops: Loops) -> str | None:
-    """Why the loop guards do not let the work go to ``capability``, or ``None``."""
-    if loops.returns == "refuse" and returned(situation, capability):
-        return "the work has just come from it"
-    return already_answered(situation, capability) if loops.repeats == "refuse" else None
+def refused(situation: Situation, loops: Loops) -> dict[str, str]:
+    """Pools that the loop guards keep the work from, and why."""
+    found = already_answered(situation) if loops.repeats == "refuse" else {}
+    if loops.returns == "refuse":
+        before = (step.capability for step in situation.steps if step.hop == situation.hop - 1)
+        found |= dict.fromkeys(before, "the work has just come from it")
+    return found
 
 
 def announced(situation: Situation, decision: Decision) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import msgspec
 
 from agent2389.config.rules import Rule
 from agent2389.errors import ConfigurationError
-from agent2389.router.conditions import Check
+from agent2389.router.conditions import Check, Lookup
 from agent2389.router.port import Decision, Failed, Join, JoinPolicy, Outcome, Rejected, Situation, Target
 
 MAX_PARSED_CHARACTERS: Final = 64 * 1024
@@ -31,9 +31,9 @@ class _Ready:
         self.rule = rule
         self._tests = tuple(Check(condition) for condition in rule.conditions)
 
-    def holds(self, document: Any) -> bool:
+    def holds(self, lookup: Lookup) -> bool:
         """A rule without conditions always matches."""
-        outcomes = (test.holds(document) for test in self._tests)
+        outcomes = (test.holds(lookup) for test in self._tests)
         return any(outcomes) if self.rule.match == "any" and self._tests else all(outcomes)
 
 
@@ -48,13 +48,13 @@ class Rules:
         """The decision of the first matching rule, or ``None``."""
         if not self._rules:
             return None
-        document = document_of(situation)
+        lookup = Lookup(document_of(situation))
         names = {candidate.capability for candidate in situation.candidates}
         agents = {agent for candidate in situation.candidates for agent in candidate.agents}
         absent: list[Rejected] = []
         for ready in self._rules:
             rule = ready.rule
-            holds = ready.holds(document)
+            holds = ready.holds(lookup)
             if holds and (rule.done or rule.escalate):
                 outcome = Outcome.DONE if rule.done else Outcome.ESCALATE
                 return Decision(outcome=outcome, strategy="rules", reason=rule.name, rejected=tuple(absent))
