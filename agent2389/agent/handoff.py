@@ -52,6 +52,7 @@ class HandOff:
             candidates=await self._candidates(),
             next=claim.next,
             files=tuple(claim.manifest),
+            strategy=_wish(claim),
         )
         decision = await router.decide(situation)
         self._observer.routed(decision.outcome, decision.strategy)
@@ -69,6 +70,7 @@ class HandOff:
                 description=next((row.description for row in rows if row.description), ""),
                 agents=tuple(sorted({row.agent_id for row in rows})),
                 free_slots=sum(row.free_slots for row in rows),
+                slots=sum(row.slots for row in rows),
             )
             for capability, rows in sorted(pools.items())
         )
@@ -138,14 +140,33 @@ class HandOff:
 
 def recorded(decision: Decision, seconds: float) -> RouteDecision:
     """A decision as the ledger keeps it."""
-    chosen = [target.capability or target.agent or "" for target in decision.targets]
+    chosen = [target.name for target in decision.targets]
     return RouteDecision(
         strategy=decision.strategy,
         outcome=decision.outcome,
         reason=decision.reason,
         chosen=", ".join(chosen) or None,
+        candidates=tuple(msgspec.to_builtins(item) for item in decision.candidates),
         rejected=tuple({"capability": item.capability, "why": item.why} for item in decision.rejected),
         model=decision.model,
         fallback=decision.fallback,
         seconds=round(seconds, 6),
+        targets=tuple(
+            {"slot": item.slot, "capability": item.capability, "agent": item.agent}
+            for item in decision.targets
+        ),
+        join=msgspec.to_builtins(decision.join) if decision.join else None,
+        flags=decision.flags,
+        prompt_sha256=decision.prompt_sha256,
+        model_calls=decision.model_calls,
+        model_seconds=decision.model_seconds,
+        input_tokens=decision.usage.input,
+        output_tokens=decision.usage.output,
+        cost_usd=decision.cost_usd,
     )
+
+
+def _wish(claim: Claim) -> str | None:
+    """The strategy that the job asks for."""
+    strategy = (claim.submission.get("routing") or {}).get("strategy")
+    return strategy if isinstance(strategy, str) else None

@@ -47,6 +47,7 @@ async def submit(
     files: Sequence[Path],
     budget: float | None,
     route: str | None,
+    strategy: str | None = None,
     wait: bool,
     as_json: bool,
 ) -> None:
@@ -57,6 +58,8 @@ async def submit(
         capability = capability or names.pop(0)
         document["next"] = names or None
         document["routing"] = {"strategy": "fixed"}
+    if strategy:
+        document["routing"] = {"strategy": strategy}
     if capability:
         document["capability"] = capability
     if agent:

@@ -26,7 +26,11 @@ new_app = typer.Typer(help="Write new files: agent.", no_args_is_help=True, rich
 db_app = typer.Typer(
     help="The ledger's schema: migrate, status.", no_args_is_help=True, rich_markup_mode=None
 )
+router_app = typer.Typer(
+    help="Routing: explain, eval, replay, schema.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(job_app, name="job")
+app.add_typer(router_app, name="router")
 app.add_typer(agent_app, name="agent")
 app.add_typer(new_app, name="new")
 app.add_typer(db_app, name="db")
@@ -109,6 +113,7 @@ def submit(
     file: Annotated[Optional[list[Path]], typer.Option("--file", help="A file, repeatable.")] = None,
     budget: Annotated[Optional[float], typer.Option(help="Limit in USD.")] = None,
     route: Annotated[Optional[str], typer.Option(help="Fixed chain of capabilities: a,b,c.")] = None,
+    strategy: Annotated[Optional[str], typer.Option(help="Routing strategy for this job.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end.")] = False,
     json: Json = False,
 ) -> None:
@@ -125,6 +130,7 @@ def submit(
             files=file or (),
             budget=budget,
             route=route,
+            strategy=strategy,
             wait=wait,
             as_json=json,
         )
@@ -203,6 +209,79 @@ def agent_show(name: str, json: Json = False) -> None:
     from agent2389.cli import mesh
 
     _await(mesh.show_agent(Globals.api, name, as_json=json))
+
+
+Policy = Annotated[Optional[Path], typer.Option("--policy", help="Policy file (default: the packaged one).")]
+AgentFile = Annotated[
+    Optional[Path], typer.Option("--agent", help="Agent file whose model and rules are used.")
+]
+
+
+@router_app.command("explain")
+def router_explain(job: JobId, json: Json = False) -> None:
+    """Show every routing decision of a job: candidates, scores, reasons, cost."""
+    from agent2389.cli import router
+
+    _await(router.explain(Globals.api, job, as_json=json))
+
+
+@router_app.command("eval")
+def router_eval(
+    strategy: Annotated[Optional[list[str]], typer.Option("--strategy", help="Repeatable.")] = None,
+    cases: Annotated[Optional[Path], typer.Option("--cases", help="Folder (default router/cases).")] = None,
+    split: Annotated[Optional[str], typer.Option("--split", help="tuning or held_out.")] = None,
+    agent: AgentFile = None,
+    policy: Policy = None,
+    wrong: Annotated[bool, typer.Option("--wrong", help="List the wrong decisions.")] = False,
+    at_least: Annotated[Optional[float], typer.Option(help="Lowest accuracy, 0 to 1, else exit 7.")] = None,
+    json: Json = False,
+) -> None:
+    """Play golden cases: accuracy, cost and latency of each strategy."""
+    from agent2389.cli import router
+
+    router.evaluate(
+        strategies=strategy or (),
+        cases=cases,
+        split=split,
+        agent=agent,
+        policy=policy,
+        wrong=wrong,
+        at_least=at_least,
+        as_json=json,
+    )
+
+
+@router_app.command("replay")
+def router_replay(
+    since: Annotated[str, typer.Option("--since", help="How far back: 90s, 12h, 7d.")] = "7d",
+    strategy: Annotated[str, typer.Option("--strategy", help="Which to ask again.")] = "rules",
+    agent: AgentFile = None,
+    policy: Policy = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 1000,
+    json: Json = False,
+) -> None:
+    """Ask a strategy again about recorded decisions."""
+    from agent2389.cli import router
+
+    _await(
+        router.replay(
+            Globals.api,
+            since=since,
+            strategy=strategy,
+            agent=agent,
+            policy=policy,
+            limit=limit,
+            as_json=json,
+        )
+    )
+
+
+@router_app.command("schema")
+def router_schema(policy: Policy = None) -> None:
+    """Print the only shape a routing model may answer in."""
+    from agent2389.cli import router
+
+    router.schema(policy)
 
 
 @app.command()

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from agent2389.config.rules import Rule
+
 Provider = Literal["openai", "anthropic", "google", "rehearsal"]
 RoutingStrategy = Literal["none", "fixed", "rules", "llm", "gatekeeper", "hybrid"]
 
@@ -120,21 +122,6 @@ class Gatekeeper(Section):
     url: str
     timeout_ms: int = Field(default=5000, gt=0)
     retry_attempts: int = Field(default=3, ge=0)
-
-
-class Rule(Section):
-    """One rule: when ``path`` (JSONPath over the situation) matches, go to ``capability`` or end.
-
-    ``equals`` compares the first match; without it any match counts. Higher priority first.
-    """
-
-    path: str
-    equals: Any = None
-    to: str | None = None
-    agent: str | None = None
-    done: bool = False
-    priority: int = 0
-    reason: str = ""
 
 
 class RoutingSection(Section):

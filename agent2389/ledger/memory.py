@@ -40,7 +40,7 @@ from agent2389.ledger.records import (
     Written,
 )
 from agent2389.ledger.states import JobState
-from agent2389.ledger.views import AgentRow, ApprovalRow, ForeignTask, JobDetail, JobRow, PoolRow
+from agent2389.ledger.views import AgentRow, ApprovalRow, DecisionRow, ForeignTask, JobDetail, JobRow, PoolRow
 
 LARGEST_BLOB = 32 * 1024 * 1024
 
@@ -333,6 +333,12 @@ class MemoryLedger:
     async def changes(self, job_id: str, after: int = 0) -> Sequence[tuple[int, Change]]:
         """Events of a job."""
         return memory_reads.changes(self.tables, self._tenant, job_id, after)
+
+    async def decisions(
+        self, age_seconds: float, *, limit: int = 50, before: tuple[datetime, str] | None = None
+    ) -> Sequence[DecisionRow]:
+        """Newest first."""
+        return memory_reads.decisions(self.tables, self._tenant, age_seconds, limit=limit, before=before)
 
     async def agents(self) -> Sequence[AgentRow]:
         """Incarnations of the last day."""

@@ -224,7 +224,7 @@ def _claim_record(tables: Tables, task: TaskRecord, token: str) -> Claim:
         next=task.next,
         submission=new.submission,
         manifest=dict(tables.workspaces.get((task.tenant, task.task_id), {})),
-        history=_history(tables, task),
+        history=history(tables, task),
         budget=new.budget,
         used=job.used,
         lease_seconds=task.lease_seconds,
@@ -245,7 +245,7 @@ def _claim_record(tables: Tables, task: TaskRecord, token: str) -> Claim:
     )
 
 
-def _history(tables: Tables, task: TaskRecord) -> tuple[StepSummary, ...]:
+def history(tables: Tables, task: TaskRecord) -> tuple[StepSummary, ...]:
     """What every earlier hop answered, shortened for the next model."""
     earlier = [other for other in tables.tasks_of(task.tenant, task.job_id) if other.hop < task.hop]
     answered = [(step, tables.current_result(step)) for step in earlier]

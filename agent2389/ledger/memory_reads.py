@@ -2,17 +2,19 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from agent2389.errors import NotFound
+from agent2389.ledger.memory_agents import history
 from agent2389.ledger.memory_parts import ALIVE, job_state
-from agent2389.ledger.memory_tables import AgentEntry, JobRecord, Tables, TaskRecord
+from agent2389.ledger.memory_tables import AgentEntry, JobRecord, ResultRecord, Tables, TaskRecord
 from agent2389.ledger.records import Change, Usage
 from agent2389.ledger.states import OWNED, AgentState, JobState, TaskState
-from agent2389.ledger.views import AgentRow, JobDetail, JobRow, PoolRow, TaskRow
+from agent2389.ledger.views import AgentRow, DecisionRow, JobDetail, JobRow, PoolRow, TaskRow
 
 DAY = timedelta(days=1)
 INSTRUCTION_CHARACTERS = 500
+ANSWER_CHARACTERS = 6000
 
 
 def jobs(
@@ -62,6 +64,41 @@ def changes(tables: Tables, tenant: str, job_id: str, after: int) -> Sequence[tu
         (number, change)
         for number, change in tables.events
         if number > after and (change.tenant, change.job_id) == (tenant, job_id)
+    )
+
+
+def decisions(
+    tables: Tables, tenant: str, age_seconds: float, *, limit: int, before: tuple[datetime, str] | None
+) -> Sequence[DecisionRow]:
+    """Routing decisions, newest first, with what was known when they were made."""
+    since = tables.now() - timedelta(seconds=age_seconds)
+    found = [
+        (result, tables.tasks[tenant, result.task_id])
+        for (owner, _), epochs in tables.results.items()
+        for result in epochs.values()
+        if owner == tenant and result.decision is not None and result.at > since
+        if before is None or (result.at, result.task_id) < before
+    ]
+    found.sort(key=lambda item: (item[0].at, item[0].task_id), reverse=True)
+    return tuple(_decision_row(tables, *item) for item in found[:limit])
+
+
+def _decision_row(tables: Tables, result: ResultRecord, task: TaskRecord) -> DecisionRow:
+    job = tables.job_of(task)
+    assert result.decision is not None
+    return DecisionRow(
+        job_id=result.job_id,
+        task_id=result.task_id,
+        hop=task.hop,
+        max_hops=job.new.max_hops,
+        at=result.at,
+        capability=task.name,
+        agent_id=result.agent_id or "",
+        instruction=task.instruction or job.new.instruction or "",
+        answer=result.payload.text[:ANSWER_CHARACTERS],
+        next=task.next,
+        decision=result.decision,
+        history=history(tables, task),
     )
 
 

@@ -27,7 +27,7 @@ from agent2389.ledger.records import (
     Written,
 )
 from agent2389.ledger.states import JobState
-from agent2389.ledger.views import AgentRow, ApprovalRow, ForeignTask, JobDetail, JobRow, PoolRow
+from agent2389.ledger.views import AgentRow, ApprovalRow, DecisionRow, ForeignTask, JobDetail, JobRow, PoolRow
 
 
 class Ledger(Protocol):
@@ -275,6 +275,12 @@ class Ledger(Protocol):
 
     async def changes(self, job_id: str, after: int = 0) -> Sequence[tuple[int, Change]]:
         """Events of a job with their numbers, in order."""
+        ...
+
+    async def decisions(
+        self, age_seconds: float, *, limit: int = 50, before: tuple[datetime, str] | None = None
+    ) -> Sequence[DecisionRow]:
+        """Routing decisions of the last ``age_seconds``, newest first; ``before`` is (at, task id)."""
         ...
 
     async def agents(self) -> Sequence[AgentRow]:

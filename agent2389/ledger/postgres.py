@@ -35,7 +35,7 @@ from agent2389.ledger.records import (
     Written,
 )
 from agent2389.ledger.states import JobState
-from agent2389.ledger.views import AgentRow, ApprovalRow, ForeignTask, JobDetail, JobRow, PoolRow
+from agent2389.ledger.views import AgentRow, ApprovalRow, DecisionRow, ForeignTask, JobDetail, JobRow, PoolRow
 from agent2389.wire.names import task_id_of
 
 SQL = queries.load("queries.sql")
@@ -347,6 +347,13 @@ class PostgresLedger:
     async def changes(self, job_id: str, after: int = 0) -> Sequence[tuple[int, Change]]:
         """Events of a job."""
         return await self._ask(self._rest, tuple[tuple[int, Change], ...], "changes", job_id, after)
+
+    async def decisions(
+        self, age_seconds: float, *, limit: int = 50, before: tuple[datetime, str] | None = None
+    ) -> Sequence[DecisionRow]:
+        """Newest first."""
+        at, task = before or (None, None)
+        return await self._ask(self._rest, tuple[DecisionRow, ...], "decisions", age_seconds, limit, at, task)
 
     async def agents(self) -> Sequence[AgentRow]:
         """Incarnations of the last day."""

@@ -236,7 +236,11 @@ class Join(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RouteDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """Why the work goes on as it does; kept with the result for ``trace`` and ``explain``."""
+    """Why the work goes on as it does; kept with the result for ``trace``, ``explain`` and replay.
+
+    ``seconds`` is the whole decision, ``model_seconds`` the part spent waiting for a model or
+    gatekeeper; ``cost_usd`` is ``None`` when a price is unknown.
+    """
 
     strategy: str
     outcome: str
@@ -247,6 +251,15 @@ class RouteDecision(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     fallback: str | None = None
     seconds: float = 0.0
+    targets: tuple[dict[str, Json], ...] = ()
+    join: dict[str, Json] | None = None
+    flags: tuple[str, ...] = ()
+    prompt_sha256: str | None = None
+    model_calls: int = 0
+    model_seconds: float = 0.0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float | None = 0.0
 
 
 class TaskResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

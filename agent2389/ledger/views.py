@@ -4,7 +4,15 @@ from datetime import datetime
 
 import msgspec
 
-from agent2389.ledger.records import Budget, Change, Json, RouteDecision, TaskResult, Usage
+from agent2389.ledger.records import (
+    Budget,
+    Change,
+    Json,
+    RouteDecision,
+    StepSummary,
+    TaskResult,
+    Usage,
+)
 from agent2389.ledger.states import AgentState, JobState, TaskState
 
 
@@ -134,3 +142,20 @@ class PoolRow(msgspec.Struct, frozen=True, kw_only=True):
     agents: int
     free_slots: int
     oldest_seconds: float
+
+
+class DecisionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A routing decision with what was known when it was made; ``answer`` ≤ 6,000 characters."""
+
+    job_id: str
+    task_id: str
+    hop: int
+    max_hops: int
+    at: datetime
+    capability: str
+    agent_id: str
+    instruction: str
+    answer: str
+    next: Json
+    decision: RouteDecision
+    history: tuple[StepSummary, ...]

@@ -32,12 +32,23 @@ def routed(situation: dict[str, Any]) -> dict[str, Any]:
         best = max(scored, key=lambda item: item[:2], default=None)
         if best is not None and best[0] > 0:
             reason = f"the instruction asks for {kind}, and {best[2]['capability']} says it does that"
-            return {"complete": False, "next": best[2]["index"], "reason": reason, "instruction": None}
+            return {
+                "complete": False,
+                "next": best[2]["index"],
+                "reason": reason,
+                "instruction": None,
+                "scores": _scores(candidates, kind, best[0]),
+            }
         unserved.append(str(kind))
     reason = "everything the instruction asks for is done"
     if unserved:
         reason = f"nobody here offers {', '.join(unserved)}; all else is done"
     return {"complete": True, "next": None, "reason": reason, "instruction": None}
+
+
+def _scores(candidates: list[dict[str, Any]], kind: Kind, best: float) -> list[float]:
+    """How well each fits beside the best one, 0 to 1."""
+    return [round(min(max(_fit(candidate, kind) / best, 0.0), 1.0), 3) for candidate in candidates]
 
 
 def _kinds(text: str) -> set[Kind]:

@@ -13,7 +13,8 @@ from agent2389.agent.task import TaskRun
 from agent2389.agent.worker import Worker
 from agent2389.broker.memory import MemoryBroker
 from agent2389.broker.memory_server import MemoryServer
-from agent2389.config.model import AgentConfiguration, AgentSection, LifecycleSection, RoutingSection, Rule
+from agent2389.config.model import AgentConfiguration, AgentSection, LifecycleSection, RoutingSection
+from agent2389.config.rules import Condition, Rule
 from agent2389.errors import ConfigurationError, ModelFailed, Unreachable
 from agent2389.ledger.port import Ledger
 from agent2389.ledger.records import AgentRecord, Beat
@@ -31,9 +32,15 @@ from agent2389.wire.names import new_uuid7
 
 BEAT_SECONDS = 10.0
 POOLS = (("research",), ("writing",), ("research", "writing"), ("editing", "general"), ("research",))
+
+
+def _own(capability: str) -> Condition:
+    return Condition(path="$.own_capability", operator="equals", value=capability)
+
+
 RULES = (
-    Rule(path="$.own_capability", equals="research", to="writing", reason="research is written up"),
-    Rule(path="$.own_capability", equals="writing", done=True, reason="written"),
+    Rule(conditions=(_own("research"),), to="writing", reason="research is written up"),
+    Rule(conditions=(_own("writing"),), done=True, reason="written"),
 )
 
 

@@ -1,8 +1,9 @@
 """The model step: a strict schema, an index into a list built from the ledger, one repair try."""
 
 import json
+import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -10,85 +11,89 @@ from agent2389.errors import ConfigurationError, ModelFailed
 from agent2389.llm.messages import Reply, Request, Role, Schema, TokenUsage, Turn
 from agent2389.llm.port import Model
 from agent2389.router.policy import Policy
-from agent2389.router.port import Decision, Outcome, Rejected, Router, Situation, Target
+from agent2389.router.port import (
+    Candidate,
+    Considered,
+    Decision,
+    Failed,
+    Join,
+    JoinPolicy,
+    Outcome,
+    Rejected,
+    Situation,
+    Target,
+)
+from agent2389.router.schema import Verdict, decision_schema, read_verdict
+from agent2389.router.text import one_line
 
 MAX_ANSWER_CHARACTERS: Final = 6000
-MAX_REASON_CHARACTERS: Final = 500
-
-DECISION_SCHEMA: Final[dict[str, Any]] = {
-    "type": "object",
-    "properties": {
-        "complete": {"type": "boolean", "description": "true when the job needs nobody any more"},
-        "next": {
-            "type": ["integer", "null"],
-            "description": "index of the candidate that continues, null when complete",
-        },
-        "reason": {"type": "string", "description": "one sentence for people"},
-        "instruction": {
-            "type": ["string", "null"],
-            "description": "what is special for the next specialist, usually null",
-        },
-    },
-    "required": ["complete", "next", "reason", "instruction"],
-    "additionalProperties": False,
-}
-
-
-class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The model's answer as typed data."""
-
-    complete: bool
-    next: int | None
-    reason: str
-    instruction: str | None = None
+MAX_SUMMARY_CHARACTERS: Final = 1000
+MAX_INSTRUCTION_CHARACTERS: Final = 6000
+TRIES: Final = 2
+Answer = TypeVar("Answer", Decision, Failed)
 
 
 class ModelStep:
-    """Asks a model. What it says is used only as an index; a failing model asks ``fallback``."""
+    """Asks a model. What it says is used only as an index."""
 
-    def __init__(
-        self, open_model: Callable[[], Model], policy: Policy, fallback: Router, temperature: float | None
-    ) -> None:
+    def __init__(self, open_model: Callable[[], Model], policy: Policy, temperature: float | None) -> None:
         self._open_model = open_model
         self._policy = policy
-        self._fallback = fallback
         self._temperature = temperature
+        self._schema = Schema("routing_decision", decision_schema(policy.max_fan_out))
+        self._prompt_sha256 = policy.prompt_sha256
 
-    async def decide(self, situation: Situation) -> Decision:
-        """The model's choice, or the fallback's with the reason why."""
+    async def choose(self, situation: Situation) -> Decision | Failed | None:
+        """The model's choice. An unusable answer is named and asked for once more."""
         if not situation.candidates:
             return Decision(outcome=Outcome.DONE, strategy="llm", reason="nobody else is there to continue")
         turns = opening(self._policy.prompt, situation)
         spent: list[Reply] = []
         problem = ""
-        for _ in range(2):
+        started = time.monotonic()
+        for _ in range(TRIES):
             try:
                 reply = await self._open_model().answer(
-                    Request(
-                        turns=turns,
-                        schema=Schema("routing_decision", DECISION_SCHEMA),
-                        temperature=self._temperature,
-                    )
+                    Request(turns=turns, schema=self._schema, temperature=self._temperature)
                 )
             except (ModelFailed, ConfigurationError) as error:
                 # A routing model without its key must not undo work that is finished.
                 problem = f"the model failed: {error}"
                 break
             spent.append(reply)
-            verdict, problem = read_verdict(reply, len(situation.candidates))
+            verdict, problem = read_verdict(reply, len(situation.candidates), self._policy.max_fan_out)
             if verdict is not None:
-                return _with_cost(_decision(verdict, situation), spent)
+                return self._costed(_decision(verdict, situation), spent, started)
             turns = (*turns, Turn(role=Role.ASSISTANT, text=reply.text or "{}"), _repair(problem))
-        decision = await self._fallback.decide(situation)
-        return _with_cost(msgspec.structs.replace(decision, fallback=problem[:MAX_REASON_CHARACTERS]), spent)
+        return self._costed(Failed(problem=one_line(problem)), spent, started)
+
+    def _costed(self, answer: Answer, spent: list[Reply], started: float) -> Answer:
+        costs = [reply.cost_usd for reply in spent]
+        return msgspec.structs.replace(
+            answer,
+            model=spent[-1].model if spent else None,
+            prompt_sha256=self._prompt_sha256,
+            usage=TokenUsage(
+                sum(reply.usage.input for reply in spent), sum(reply.usage.output for reply in spent)
+            ),
+            model_calls=len(spent),
+            model_seconds=round(time.monotonic() - started, 6),
+            cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
+            rehearsal=any(reply.rehearsal for reply in spent),
+        )
 
 
 def opening(prompt: str, situation: Situation) -> tuple[Turn, ...]:
     """The routing prompt and the situation as one block of data."""
+    visits = [step.capability for step in situation.steps] + [situation.own_capability]
     document = {
-        "instruction": situation.instruction,
+        "instruction": situation.instruction[:MAX_INSTRUCTION_CHARACTERS],
         "steps": [
-            {"hop": step.hop, "capability": step.capability, "summary": step.summary[:1000]}
+            {
+                "hop": step.hop,
+                "capability": step.capability,
+                "summary": step.summary[:MAX_SUMMARY_CHARACTERS],
+            }
             for step in situation.steps
         ],
         "own_capability": situation.own_capability,
@@ -99,6 +104,7 @@ def opening(prompt: str, situation: Situation) -> tuple[Turn, ...]:
                 "capability": candidate.capability,
                 "description": candidate.description,
                 "free_slots": candidate.free_slots,
+                "already_answered": visits.count(candidate.capability),
             }
             for index, candidate in enumerate(situation.candidates)
         ],
@@ -113,61 +119,61 @@ def opening(prompt: str, situation: Situation) -> tuple[Turn, ...]:
     )
 
 
-def read_verdict(reply: Reply, candidates: int) -> tuple[Verdict | None, str]:
-    """The checked answer, or ``None`` and what is wrong with it."""
-    if reply.structured is None:
-        return None, "the answer is not the JSON object that was asked for"
-    try:
-        verdict = msgspec.convert(reply.structured, Verdict, strict=True)
-    except msgspec.ValidationError as error:
-        return None, f"the answer does not fit the schema: {error}"
-    if verdict.complete:
-        return verdict, ""
-    if verdict.next is None:
-        return None, "the job is not complete and no candidate was chosen"
-    if not 0 <= verdict.next < candidates:
-        return None, f"there is no candidate with index {verdict.next}"
-    return verdict, ""
-
-
 def _repair(problem: str) -> Turn:
     return Turn(role=Role.USER, text=f"{problem}. Answer again with the JSON object only.")
 
 
 def _decision(verdict: Verdict, situation: Situation) -> Decision:
-    reason = " ".join(verdict.reason.split())[:MAX_REASON_CHARACTERS]
-    if verdict.complete or verdict.next is None:
+    reason = one_line(verdict.reason)
+    considered = tuple(
+        _considered(candidate, verdict.scores, index) for index, candidate in enumerate(situation.candidates)
+    )
+    if verdict.complete:
         return Decision(
             outcome=Outcome.DONE,
             strategy="llm",
             reason=reason or "nothing is left to do",
+            candidates=considered,
             rejected=tuple(Rejected(item.capability, "the job is complete") for item in situation.candidates),
         )
-    chosen = situation.candidates[verdict.next]
+    names = [situation.candidates[index].capability for index in verdict.chosen]
+    told = ", ".join(dict.fromkeys(names))
     return Decision(
         outcome=Outcome.HAND_OFF,
         strategy="llm",
-        reason=reason or f"{chosen.capability} continues",
+        reason=reason or f"{told} continues",
         # Free text of the routing step never becomes the next agent's instruction: it could
         # carry what a hostile document said.
-        targets=(Target(capability=chosen.capability),),
+        targets=tuple(Target(capability=name, slot=slot) for slot, name in enumerate(names)),
+        join=_join(verdict, situation),
+        candidates=considered,
         rejected=tuple(
-            Rejected(item.capability, f"{chosen.capability} was chosen")
+            Rejected(item.capability, f"{told} was chosen")
             for item in situation.candidates
-            if item is not chosen
+            if item.capability not in names
         ),
     )
 
 
-def _with_cost(decision: Decision, spent: list[Reply]) -> Decision:
-    costs = [reply.cost_usd for reply in spent]
-    return msgspec.structs.replace(
-        decision,
-        model=spent[-1].model if spent else None,
-        usage=TokenUsage(
-            sum(reply.usage.input for reply in spent), sum(reply.usage.output for reply in spent)
-        ),
-        model_calls=len(spent),
-        cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
-        rehearsal=any(reply.rehearsal for reply in spent),
+def _considered(candidate: Candidate, scores: tuple[float, ...], index: int) -> Considered:
+    return Considered(
+        capability=candidate.capability,
+        description=candidate.description,
+        agents=candidate.agents,
+        free_slots=candidate.free_slots,
+        score=round(scores[index], 4) if index < len(scores) else None,
     )
+
+
+def _join(verdict: Verdict, situation: Situation) -> Join | None:
+    count = len(verdict.chosen)
+    if count < 2:
+        return None
+    then = None if verdict.then is None else Target(capability=situation.candidates[verdict.then].capability)
+    match verdict.join:
+        case JoinPolicy.FIRST:
+            return Join(policy=JoinPolicy.FIRST, needed=1, then=then)
+        case JoinPolicy.K_OF_N:
+            return Join(policy=JoinPolicy.K_OF_N, needed=verdict.needed or count, then=then)
+        case _:
+            return Join(policy=JoinPolicy.ALL, needed=count, then=then)

@@ -18,6 +18,7 @@ from agent2389.wire.topics import JobTopic
 
 DEFAULT_CAPABILITY: Final = "general"
 MAX_FUTURE_DAYS: Final = 366
+STRATEGIES: Final = ("none", "fixed", "rules", "llm", "gatekeeper", "hybrid")
 
 
 class FileIn(msgspec.Struct, frozen=True):
@@ -39,7 +40,7 @@ class BudgetIn(msgspec.Struct, frozen=True):
 
 
 class RoutingIn(msgspec.Struct, frozen=True):
-    """How the job wants to be routed."""
+    """How the job wants to be routed; ``strategy`` is one of ``STRATEGIES``."""
 
     strategy: str | None = None
     max_hops: int | None = None
@@ -221,6 +222,9 @@ def _check_fields(submission: Submission) -> None:
         value = getattr(budget, name)
         if value is not None and value < 0:
             raise InputRefused(Code.INVALID, f"budget.{name} is negative")
+    strategy = submission.routing.strategy
+    if strategy is not None and strategy not in STRATEGIES:
+        raise InputRefused(Code.INVALID, f"routing.strategy must be one of {', '.join(STRATEGIES)}")
     hops = submission.routing.max_hops
     if hops is not None and not 1 <= hops <= 64:
         raise InputRefused(Code.INVALID, "routing.max_hops must be between 1 and 64")

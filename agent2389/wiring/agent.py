@@ -276,7 +276,7 @@ def _parts(
         configuration=configuration,
         incarnation=incarnation,
         model=model,
-        router=build_router(routing, policy, routing_step_model),
+        router=build_router(routing, policy, routing_step_model, proxy=proxy),
         fixed_router=build_fixed_router(),
         tools=tools,
         open_endpoint=lambda name: open_endpoint(section, name, proxy=proxy),

@@ -1,80 +1,22 @@
 """Routing: nothing leaves the list of candidates, every failure has its recorded fallback."""
 
 import json
-import tomllib
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent2389.config.model import RoutingSection, Rule
-from agent2389.errors import ConfigurationError, ModelFailed
-from agent2389.llm.messages import Chunk, Reply, Request
-from agent2389.llm.openai import parsed
+from agent2389.cli.router import schema_document
+from agent2389.config.model import RoutingSection
+from agent2389.errors import ConfigurationError
 from agent2389.llm.port import Model
-from agent2389.llm.rehearsal import RehearsalModel
 from agent2389.router.build import build_fixed_router, build_router
 from agent2389.router.guards import Guarded
-from agent2389.router.model import DECISION_SCHEMA
-from agent2389.router.policy import Policy, load_policy
-from agent2389.router.port import Candidate, Decision, Outcome, Situation, Step, Target
+from agent2389.router.policy import Policy, load_policy, read_rules
+from agent2389.router.port import Decision, Outcome, Situation, Step, Target
+from tests.support.routing import Scripted, answer, llm_router, rule, situation
 
 ROOT = Path(__file__).resolve().parents[2]
-CANDIDATES = (
-    Candidate(capability="research", description="notes facts from documents", agents=("r",)),
-    Candidate(capability="writing", description="turns notes into a draft", agents=("w",)),
-    Candidate(capability="judging", description="checks texts and approves or rejects them", agents=("j",)),
-)
-
-
-class Scripted:
-    """Answers with the given texts, one after the other."""
-
-    name = "scripted"
-    provider = "openai"
-
-    def __init__(self, *texts: str) -> None:
-        self._texts = list(texts)
-        self.requests: list[Request] = []
-
-    async def answer(self, request: Request) -> Reply:
-        self.requests.append(request)
-        if not self._texts:
-            raise ModelFailed("away")
-        text = self._texts.pop(0)
-        return Reply(text=text, structured=parsed(text), model=self.name, cost_usd=0.01)
-
-    async def stream(self, request: Request) -> AsyncIterator[Chunk]:
-        yield Chunk(reply=await self.answer(request))
-
-    async def verify(self) -> None:
-        """Always there."""
-
-    async def close(self) -> None:
-        """Nothing to close."""
-
-
-def situation(**changes: Any) -> Situation:
-    fields: dict[str, Any] = {
-        "instruction": "write a checked brief",
-        "answer": "some notes",
-        "own_capability": "research",
-        "agent_id": "r",
-        "hop": 1,
-        "max_hops": 16,
-        "steps": (),
-        "candidates": CANDIDATES,
-    }
-    return Situation(**(fields | changes))
-
-
-def answer(**changes: Any) -> str:
-    return json.dumps({"complete": False, "next": 0, "reason": "why", "instruction": None} | changes)
-
-
-def llm_router(model: Scripted, policy: Policy | None = None) -> Any:
-    return build_router(RoutingSection(strategy="llm"), policy or load_policy(), lambda: model)
 
 
 async def test_the_model_chooses_by_index_among_live_candidates() -> None:
@@ -89,50 +31,6 @@ async def test_the_model_chooses_by_index_among_live_candidates() -> None:
     assert (decision.reason, decision.cost_usd, decision.model_calls) == ("why", 0.01, 1)
 
 
-HOSTILE = [
-    answer(next=2),
-    answer(next=-1),
-    answer(next=10**9),
-    answer(next="1"),
-    answer(next=1.5),
-    answer(next=True),
-    answer(next=[0]),
-    answer(next="/control/agents/evil/input"),
-    answer(next="research"),
-    answer(next=None),
-    answer(complete="no"),
-    answer(complete=None),
-    answer(extra="field"),
-    answer(reason=5),
-    json.dumps({"next": 0}),
-    json.dumps([answer()]),
-    json.dumps("writing"),
-    "",
-    "I choose writing.",
-    "{",
-    "{" * 5000,
-    "null",
-    "NaN",
-    "```json\n{}\n```",
-    '{"complete": false, "next": 0',
-    '{"next_agent": "writer", "workflow_complete": false}',
-    answer(next={"index": 0}),
-    answer(next="0; DROP TABLE tasks"),
-    answer(next=2**63),
-    "\x00",
-]
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-async def test_hostile_replies_never_leave_the_list(text: str) -> None:
-    model = Scripted(text, text)
-    decision = await llm_router(model).decide(situation())
-    assert decision.outcome is Outcome.DONE
-    assert decision.targets == ()
-    assert decision.fallback
-    assert len(model.requests) == 2, "there is one repair try"
-
-
 async def test_one_repair_try_is_enough_when_the_second_answer_is_good() -> None:
     model = Scripted("nonsense", answer(next=0))
     decision = await llm_router(model).decide(situation())
@@ -140,10 +38,17 @@ async def test_one_repair_try_is_enough_when_the_second_answer_is_good() -> None
 
 
 async def test_a_failing_model_falls_back_and_says_why() -> None:
-    done = await llm_router(Scripted()).decide(situation())
-    assert (done.outcome, done.fallback) == (Outcome.DONE, "the model failed: away")
-    asked = await llm_router(Scripted(), Policy(on_failure="escalate")).decide(situation())
-    assert asked.outcome is Outcome.ESCALATE
+    asked = await llm_router(Scripted(), Policy()).decide(situation())
+    assert (asked.outcome, asked.fallback) == (Outcome.ESCALATE, "the model failed: away")
+    done = await llm_router(Scripted(), Policy(on_failure="done")).decide(situation())
+    assert (done.outcome, done.strategy) == (Outcome.DONE, "fallback")
+
+
+async def test_rules_are_asked_before_a_person() -> None:
+    rules = read_rules([{"path": "$.answer", "equals": "some notes", "to": "writing", "reason": "notes"}])
+    decision = await llm_router(Scripted(), Policy(rules=rules)).decide(situation())
+    assert (decision.strategy, decision.targets[0].capability) == ("rules", "writing")
+    assert decision.fallback == "the model failed: away"
 
 
 async def test_text_cannot_leave_its_fence() -> None:
@@ -178,22 +83,22 @@ async def test_the_policy_narrows_hand_offs() -> None:
 
 async def test_rules_go_by_priority_and_skip_absent_targets() -> None:
     rules = (
-        Rule(path="$.answer", equals="some notes", to="nobody", priority=9, reason="first"),
-        Rule(path="$.answer", equals="some notes", to="writing", priority=5, reason="second"),
+        rule(path="$.answer", equals="some notes", to="nobody", priority=9, reason="first"),
+        rule(path="$.answer", equals="some notes", to="writing", priority=5, reason="second"),
     )
     router = build_router(RoutingSection(strategy="rules", rules=rules), load_policy(), Scripted)
     decision = await router.decide(situation())
     assert (decision.targets[0].capability, decision.reason) == ("writing", "second")
     assert "first" in decision.rejected[0].why
     with pytest.raises(ConfigurationError):
-        build_router(RoutingSection(strategy="rules", rules=(Rule(path="$["),)), load_policy(), Scripted)
+        build_router(RoutingSection(strategy="rules", rules=(rule(path="$["),)), load_policy(), Scripted)
 
 
 async def test_rules_never_hand_to_an_agent_that_is_not_a_candidate() -> None:
     rules = (
-        Rule(path="$.answer", agent="r", priority=9, reason="itself"),
-        Rule(path="$.answer", agent="away", priority=8, reason="gone"),
-        Rule(path="$.answer", agent="w", priority=1, reason="there"),
+        rule(path="$.answer", agent="r", priority=9, reason="itself"),
+        rule(path="$.answer", agent="away", priority=8, reason="gone"),
+        rule(path="$.answer", agent="w", priority=1, reason="there"),
     )
     router = build_router(RoutingSection(strategy="rules", rules=rules), load_policy(), Scripted)
     decision = await router.decide(situation())
@@ -203,9 +108,9 @@ async def test_rules_never_hand_to_an_agent_that_is_not_a_candidate() -> None:
 
 @pytest.mark.parametrize("fields", [{}, {"to": "writing", "done": True}, {"to": "writing", "agent": "w"}])
 def test_a_rule_names_exactly_one_end(fields: dict[str, Any]) -> None:
-    rule = Rule(path="$.answer", **fields)
+    given = rule(path="$.answer", **fields)
     with pytest.raises(ConfigurationError):
-        build_router(RoutingSection(strategy="rules", rules=(rule,)), load_policy(), Scripted)
+        build_router(RoutingSection(strategy="rules", rules=(given,)), load_policy(), Scripted)
 
 
 class Stray:
@@ -223,7 +128,7 @@ class Stray:
 @pytest.mark.parametrize("target", [Target(), Target(agent="r"), Target(capability="research")])
 async def test_the_guard_stops_a_strategy_that_leaves_the_list(target: Target) -> None:
     decision = await Guarded(Stray(target), load_policy()).decide(situation())
-    assert (decision.outcome, decision.targets) == (Outcome.DONE, ())
+    assert (decision.outcome, decision.targets) == (Outcome.ESCALATE, ())
     assert decision.fallback == "outside_candidates"
 
 
@@ -232,8 +137,8 @@ async def test_a_routing_model_without_its_key_falls_back() -> None:
         raise ConfigurationError("the variable KEY is not set")
 
     router = build_router(RoutingSection(strategy="llm"), load_policy(), unopened)
-    decision = await router.decide(situation())
-    assert decision.outcome is Outcome.DONE
+    decision = await router.decide(situation(own_capability="other"))
+    assert decision.outcome is Outcome.ESCALATE
     assert "KEY" in (decision.fallback or "")
 
 
@@ -254,33 +159,6 @@ def test_what_operators_edit_is_what_travels_in_the_wheel() -> None:
     for name in ("policy.toml", "prompt.md"):
         packaged = ROOT / "agent2389" / "router" / "defaults" / name
         assert (ROOT / "router" / name).read_text() == packaged.read_text()
+    assert load_policy(ROOT / "router" / "policy.toml") == load_policy()
     schema = json.loads((ROOT / "router" / "decision.schema.json").read_text())
-    assert {key: schema[key] for key in DECISION_SCHEMA} == DECISION_SCHEMA
-
-
-CASES = sorted((ROOT / "router" / "cases").glob("*.toml"))
-
-
-@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-async def test_golden_cases_with_the_rehearsal_model(path: Path) -> None:
-    case = tomllib.loads(path.read_text())
-    candidates = tuple(Candidate(agents=("a",), **item) for item in case["candidates"])
-    steps = tuple(Step(agent_id="a", **item) for item in case.get("steps", []))
-    router = build_router(RoutingSection(strategy="llm"), load_policy(), RehearsalModel)
-    for order in (candidates, tuple(reversed(candidates))):
-        decision = await router.decide(
-            situation(
-                instruction=case["instruction"],
-                answer=case["answer"],
-                own_capability=case["own_capability"],
-                hop=len(steps) + 1,
-                steps=steps,
-                candidates=order,
-            )
-        )
-        chosen = decision.targets[0].capability if decision.targets else "done"
-        assert chosen == case["expected"], decision.reason
-
-
-def test_there_are_golden_cases() -> None:
-    assert len(CASES) >= 8
+    assert schema == schema_document(load_policy())

@@ -96,3 +96,5 @@ SELECT agent2389_v1.put_blob($1, $2, $3)
 SELECT media_type, content FROM agent2389_v1.get_blob($1)
 -- name: missing_blobs
 SELECT agent2389_v1.missing_blobs($1::text[])
+-- name: decisions
+SELECT agent2389_v1.decisions($1, $2, $3, $4)
