@@ -11,9 +11,9 @@ import pytest
 from agent2389.config.model import RoutingSection, Rule
 from agent2389.errors import ConfigurationError, ModelFailed
 from agent2389.llm.messages import Chunk, Reply, Request
-from agent2389.llm.openai import parsed
 from agent2389.llm.port import Model
 from agent2389.llm.rehearsal import RehearsalModel
+from agent2389.llm.structured import parsed
 from agent2389.router.build import build_fixed_router, build_router
 from agent2389.router.guards import Guarded
 from agent2389.router.model import DECISION_SCHEMA
