@@ -17,6 +17,7 @@ from tests.support.structure import ROOT
 
 FOLDER = ROOT / "tests" / "support" / "aimock"
 INSTALL_SECONDS = 180
+OLDEST_NODE = [20, 15]
 
 
 class Missing(Exception):
@@ -60,6 +61,11 @@ def installed() -> Path:
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             raise Missing(f"{program} is not installed, so the provider mock cannot run")
+    version = subprocess.run(
+        ["node", "--version"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    if [int(part) for part in re.findall(r"\d+", version)][:2] < OLDEST_NODE:
+        raise Missing(f"the provider mock needs Node {OLDEST_NODE[0]}.{OLDEST_NODE[1]}, this is {version}")
     lock = FOLDER / "package-lock.json"
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
     folder = ROOT / ".cache" / f"aimock-{digest}"
