@@ -135,7 +135,10 @@ class RunFailed(Agent2389Error):
 
 
 class ModelFailed(RunFailed):
-    """The model endpoint failed; ``retry_after`` is its own wish in seconds, if it named one."""
+    """The model endpoint failed.
+
+    ``retry_after`` is its own wish in seconds, if it named one; ``status`` the HTTP status, if there was one.
+    """
 
     code = ProtocolCode.LLM_ERROR
 
@@ -145,10 +148,12 @@ class ModelFailed(RunFailed):
         *,
         retryable: bool = True,
         retry_after: float | None = None,
+        status: int | None = None,
         hint: str | None = None,
     ) -> None:
         super().__init__(message, retryable=retryable, hint=hint)
         self.retry_after = retry_after
+        self.status = status
 
 
 class ToolFailed(RunFailed):

@@ -1,8 +1,9 @@
 """What wiring hands to a worker, and what one running task is."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -33,7 +34,9 @@ class Observer:
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """The rooms a worker needs, already open. ``open_model`` opens an endpoint that the file lists."""
+    """The rooms a worker needs, already open. ``model_for_job`` takes a job's ``llm`` field and
+    raises ``ConfigurationError`` for what the agent's file does not list.
+    """
 
     configuration: AgentConfiguration
     incarnation: str
@@ -41,7 +44,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     router: Router
     fixed_router: Router
     tools: ToolSet
-    open_endpoint: Callable[[str], Model]
+    model_for_job: Callable[[Mapping[str, Any]], Model]
     observer: Observer
 
 

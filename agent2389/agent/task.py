@@ -109,11 +109,8 @@ class TaskRun:
 
     def _model(self, claim: Claim) -> Model:
         wanted = claim.submission.get("llm") or {}
-        name = wanted.get("endpoint")
-        if not isinstance(name, str):
-            return self._parts.model
         try:
-            return self._parts.open_endpoint(name)
+            return self._parts.model_for_job(wanted) if wanted else self._parts.model
         except ConfigurationError as error:
             raise RunFailed(str(error), code=ProtocolCode.INVALID_INPUT, retryable=False) from None
 

@@ -16,7 +16,7 @@ from agent2389.config.load import load_agent
 from agent2389.config.model import LlmSection, RoutingSection, RoutingStrategy
 from agent2389.errors import Agent2389Error, InputRefused
 from agent2389.ledger.views import DecisionRow
-from agent2389.llm.open import open_model, open_routing_model
+from agent2389.llm.open import Models, open_model
 from agent2389.llm.port import Model
 from agent2389.router.build import build_router
 from agent2389.router.cases import SPLITS, load_cases
@@ -50,7 +50,7 @@ class Bench:
         else:
             configuration = load_agent(agent).configuration
             self._routing, self._proxy = configuration.routing, configuration.network.proxy
-            self._model = open_routing_model(self._routing.llm, configuration.llm, proxy=self._proxy)
+            self._model = Models(configuration.llm, proxy=self._proxy).routing(self._routing.llm)
         self.policy: Policy = load_policy(policy or self._routing.policy)
 
     def router(self, strategy: str) -> Router:

@@ -8,6 +8,7 @@ from typing import Any
 
 from agent2389.config.environment import PROVIDER_KEYS, read_variable
 from agent2389.config.expand import Report
+from agent2389.config.model import Provider
 from agent2389.wire.names import is_capability, is_identifier
 
 SECRET_KEYS = {"api_key", "password", "token", "secret"}
@@ -15,13 +16,14 @@ PROVIDERS = ("openai", "anthropic", "google", "rehearsal")
 _ALIASES = {"gemini": "google", "local": "openai", "ollama": "openai", "vllm": "openai"}
 
 
-def provider_of(model: str) -> str:
-    """The provider whose models are named like that."""
-    if model == "rehearsal":
+def provider_of(model: str) -> Provider:
+    """The provider whose models are named like that; every compatible endpoint speaks ``openai``."""
+    name = model.lower()
+    if name == "rehearsal":
         return "rehearsal"
-    if model.startswith("claude-"):
+    if name.startswith("claude-"):
         return "anthropic"
-    return "google" if model.startswith("gemini-") else "openai"
+    return "google" if name.startswith(("gemini-", "models/gemini-")) else "openai"
 
 
 class Forms:
@@ -139,7 +141,25 @@ class Forms:
                 for key, value in section["endpoints"].items()
                 if isinstance(value, dict)
             }
+        if isinstance(section.get("fallback"), list):
+            self._fallback(table, section)
         return section
+
+    def _fallback(self, table: str, section: dict[str, Any]) -> None:
+        """Names of endpoints, or whole endpoints in place: those get a name."""
+        endpoints = section.setdefault("endpoints", {})
+        names = []
+        for number, item in enumerate(section["fallback"], 1):
+            name = item
+            if isinstance(item, dict):
+                name = f"fallback-{number}"
+                endpoints[name] = self._llm(f"{table}.endpoints.{name}", dict(item))
+            if name not in endpoints:
+                near = difflib.get_close_matches(str(name), list(endpoints), 1)
+                hint = f'did you mean "{near[0]}"?' if near else f"add [{table}.endpoints.{name}]"
+                self._report(f"{table}.fallback", f"there is no endpoint {str(name)[:64]!r}", hint)
+            names.append(name)
+        section["fallback"] = names
 
     def _read(self, key: str, name: str) -> str:
         try:

@@ -58,16 +58,25 @@ class LedgerSection(Section):
 
 
 class Endpoint(Section):
-    """``[llm.endpoints.NAME]``: an endpoint that jobs may name."""
+    """``[llm.endpoints.NAME]``: an endpoint that jobs and ``fallback`` may name.
+
+    ``models`` are further models that a job may ask it for, by their exact names.
+    """
 
     provider: Provider
     model: str
     base_url: str | None = None
     api_key: SecretStr | None = None
+    models: tuple[str, ...] = ()
+    price_per_million_input_usd: float | None = Field(default=None, ge=0)
+    price_per_million_output_usd: float | None = Field(default=None, ge=0)
 
 
 class LlmSection(Section):
-    """``[llm]``: the model this agent thinks with; times in seconds."""
+    """``[llm]``: the model this agent thinks with; times in seconds.
+
+    ``fallback`` are names of ``endpoints``, asked in order when the model fails.
+    """
 
     provider: Provider = "openai"
     model: str = "gpt-4o-mini"
@@ -81,6 +90,9 @@ class LlmSection(Section):
     max_retries: int = Field(default=3, ge=0, le=20)
     fallback: tuple[str, ...] = ()
     endpoints: dict[str, Endpoint] = {}
+    models: tuple[str, ...] = ()
+    breaker_failures: int = Field(default=3, ge=1, le=1000)
+    breaker_seconds: float = Field(default=30, ge=0)
     price_per_million_input_usd: float | None = Field(default=None, ge=0)
     price_per_million_output_usd: float | None = Field(default=None, ge=0)
 

@@ -15,12 +15,16 @@ class Role(StrEnum):
     TOOL = "tool"
 
 
-class ToolCall(msgspec.Struct, frozen=True):
-    """A call the model wants; ``arguments`` is the JSON text as the model wrote it, unchecked."""
+class ToolCall(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A call the model wants; ``arguments`` is the JSON text as the model wrote it, unchecked.
+
+    ``signature`` is opaque: some providers want it back, unchanged, with the call's result.
+    """
 
     id: str
     name: str
     arguments: str
+    signature: str = ""
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,74 +1,168 @@
-"""From a configuration section to a model."""
+"""From configuration sections to models: adapters chosen, keys hidden, wrappers put on."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from agent2389.config.model import Endpoint, LlmSection, RoutingModel
 from agent2389.errors import ConfigurationError
-from agent2389.llm.openai import OpenAIModel
+from agent2389.llm.anthropic import AnthropicDialect
+from agent2389.llm.breaker import Breaker, Breaking
+from agent2389.llm.dialect import Dialect
+from agent2389.llm.endpoint import EndpointModel
+from agent2389.llm.fallback import FallingBack
+from agent2389.llm.google import GoogleDialect
+from agent2389.llm.openai import OpenAIDialect
 from agent2389.llm.port import Model
 from agent2389.llm.pricing import Price
 from agent2389.llm.rehearsal import RehearsalModel
 from agent2389.llm.wrap import Retrying
+from agent2389.telemetry.logs import register_secret
+
+DIALECTS: Final[Mapping[str, Callable[[], Dialect]]] = {
+    "openai": OpenAIDialect,
+    "anthropic": AnthropicDialect,
+    "google": GoogleDialect,
+}
+MAIN: Final = "default"
+"""The name of the endpoint that ``[llm]`` itself is."""
 
 
-def open_model(section: LlmSection, *, proxy: str | None = None) -> Model:
-    """The model that ``[llm]`` names. Raises ``ConfigurationError`` for a provider not available."""
-    price = None
-    if section.price_per_million_input_usd is not None and section.price_per_million_output_usd is not None:
-        price = Price(section.price_per_million_input_usd, section.price_per_million_output_usd)
-    return _open(
-        Endpoint(
-            provider=section.provider,
-            model=section.model,
-            base_url=section.base_url,
-            api_key=section.api_key,
-        ),
-        price,
-        proxy,
-        section.max_retries,
-    )
+class Models:
+    """The models of one process. Each endpoint is opened once and shared, with one breaker.
 
+    A job may name a listed endpoint, or a model that an endpoint of the file allows; never a URL.
+    """
 
-def open_endpoint(section: LlmSection, name: str, *, proxy: str | None = None) -> Model:
-    """An endpoint that the file lists. Raises ``ConfigurationError`` for any other name."""
-    endpoint = section.endpoints.get(name)
-    if endpoint is None:
+    def __init__(self, section: LlmSection, *, proxy: str | None = None) -> None:
+        self._section = section
+        self._proxy = proxy
+        self._endpoints = {MAIN: main_endpoint(section), **section.endpoints}
+        self._open: dict[tuple[str, str], Model] = {}
+        self._breakers: dict[str, Breaker] = {}
+
+    def main(self) -> Model:
+        """What ``[llm]`` names, with its fallback chain."""
+        chain = [self.endpoint(name) for name in (MAIN, *self._section.fallback)]
+        return chain[0] if len(chain) == 1 else FallingBack(chain)
+
+    def endpoint(self, name: str, model: str | None = None) -> Model:
+        """A listed endpoint, with another of its models if ``model`` is given.
+
+        Raises ``ConfigurationError`` for an endpoint or a model that the file does not allow.
+        """
+        endpoint = self._endpoints.get(name)
+        if endpoint is None:
+            raise ConfigurationError(
+                f"this agent lists no model endpoint named {name[:64]!r}",
+                hint="add [llm.endpoints.NAME] to its file",
+            )
+        if model is not None and not _serves(endpoint, model):
+            raise ConfigurationError(
+                f"endpoint {name} does not allow the model {model[:64]!r}",
+                hint='add it to the endpoint\'s models = ["…"]',
+            )
+        return self._opened(name, endpoint, model or endpoint.model)
+
+    def for_job(self, wanted: Mapping[str, Any]) -> Model:
+        """The model for a job's ``llm`` (``endpoint``, ``model``, ``provider``, each optional).
+
+        Raises ``ConfigurationError`` when no endpoint of the file may serve it.
+        """
+        name, model, provider = (_word(wanted.get(key)) for key in ("endpoint", "model", "provider"))
+        if name is not None:
+            return self.endpoint(name, model)
+        if model is None and provider is None:
+            return self.main()
+        for known, endpoint in self._endpoints.items():
+            fits = provider is None or endpoint.provider == provider
+            if fits and known == MAIN and model in (None, endpoint.model):
+                return self.main()
+            if fits and (model is None or _serves(endpoint, model)):
+                return self.endpoint(known, model)
+        asked = " ".join(word for word in (provider, model) if word is not None)
         raise ConfigurationError(
-            f"this agent lists no model endpoint named {name[:64]!r}",
-            hint="add [llm.endpoints.NAME] to its file",
+            f"no model endpoint of this agent serves {asked[:128]!r}",
+            hint='add it to models = ["…"] of [llm] or of an [llm.endpoints.NAME]',
         )
-    return _open(endpoint, None, proxy, section.max_retries)
 
-
-def open_routing_model(routing: RoutingModel, section: LlmSection, *, proxy: str | None = None) -> Model:
-    """The model of the routing step: ``[routing.llm]`` over ``[llm]``."""
-    if routing.provider is None and routing.model is None:
-        return open_model(section, proxy=proxy)
-    provider = routing.provider or section.provider
-    same = provider == section.provider
-    return _open(
-        Endpoint(
+    def routing(self, routing: RoutingModel) -> Model:
+        """The model of the routing step: ``[routing.llm]`` over ``[llm]``."""
+        if routing.provider is None and routing.model is None:
+            return self.main()
+        section = self._section
+        provider = routing.provider or section.provider
+        same = provider == section.provider
+        endpoint = Endpoint(
             provider=provider,
             model=routing.model or section.model,
             base_url=routing.base_url or (section.base_url if same else None),
             api_key=routing.api_key or (section.api_key if same else None),
-        ),
-        None,
-        proxy,
-        section.max_retries,
+        )
+        return self._opened("routing", endpoint, endpoint.model)
+
+    async def close(self) -> None:
+        """Close every endpoint that was opened."""
+        for model in self._open.values():
+            await model.close()
+        self._open.clear()
+
+    def _opened(self, name: str, endpoint: Endpoint, model: str) -> Model:
+        key = (name, model)
+        if key not in self._open:
+            self._open[key] = self._wrapped(name, endpoint, model)
+        return self._open[key]
+
+    def _wrapped(self, name: str, endpoint: Endpoint, model: str) -> Model:
+        section = self._section
+        inner = open_endpoint(endpoint, model, proxy=self._proxy)
+        if endpoint.provider == "rehearsal":
+            return inner
+        if name not in self._breakers:
+            self._breakers[name] = Breaker(name, section.breaker_failures, section.breaker_seconds)
+        return Breaking(Retrying(inner, section.max_retries), self._breakers[name])
+
+
+def open_model(section: LlmSection, *, proxy: str | None = None) -> Model:
+    """The model that ``[llm]`` names, alone in its process (tests, one-off commands)."""
+    return Models(section, proxy=proxy).main()
+
+
+def open_endpoint(endpoint: Endpoint, model: str, *, proxy: str | None = None) -> Model:
+    """The bare adapter of an endpoint. Its key will not appear in this process' log."""
+    if endpoint.provider == "rehearsal":
+        return RehearsalModel()
+    key = endpoint.api_key.get_secret_value() if endpoint.api_key else None
+    register_secret(key)
+    dialect = DIALECTS[endpoint.provider]()
+    return EndpointModel(
+        dialect, model, api_key=key, base_url=endpoint.base_url, proxy=proxy, price=_price(endpoint, model)
     )
 
 
-def _open(endpoint: Endpoint, price: Price | None, proxy: str | None, retries: int) -> Model:
-    match endpoint.provider:
-        case "rehearsal":
-            return RehearsalModel()
-        case "openai":
-            key = endpoint.api_key.get_secret_value() if endpoint.api_key else None
-            model = OpenAIModel(
-                endpoint.model, api_key=key, base_url=endpoint.base_url, proxy=proxy, price=price
-            )
-            return Retrying(model, retries)
-        case "anthropic" | "google":
-            raise ConfigurationError(
-                f"provider {endpoint.provider} is not available in this version",
-                hint='use provider = "openai" with the base_url of a compatible endpoint',
-            )
+def main_endpoint(section: LlmSection) -> Endpoint:
+    """``[llm]`` as one of the endpoints."""
+    return Endpoint(
+        provider=section.provider,
+        model=section.model,
+        base_url=section.base_url,
+        api_key=section.api_key,
+        models=section.models,
+        price_per_million_input_usd=section.price_per_million_input_usd,
+        price_per_million_output_usd=section.price_per_million_output_usd,
+    )
+
+
+def _serves(endpoint: Endpoint, model: str) -> bool:
+    return model == endpoint.model or model in endpoint.models
+
+
+def _price(endpoint: Endpoint, model: str) -> Price | None:
+    """The configured price is that of the endpoint's own model, not of others it serves."""
+    read, written = endpoint.price_per_million_input_usd, endpoint.price_per_million_output_usd
+    if model != endpoint.model or read is None or written is None:
+        return None
+    return Price(read, written)
+
+
+def _word(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,242 +1,153 @@
 """OpenAI's wire format on the official SDK, for OpenAI and every compatible endpoint."""
 
-import asyncio
-import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
 import httpx2
-import msgspec
 
 from agent2389.errors import MissingExtra, ModelFailed
-from agent2389.llm.messages import (
-    Chunk,
-    Finished,
-    Reply,
-    Request,
-    Role,
-    TokenUsage,
-    ToolCall,
-    ToolSpec,
-    Turn,
+from agent2389.llm.endpoint import unreachable
+from agent2389.llm.failures import failure_of_status
+from agent2389.llm.messages import Finished, Request, TokenUsage, ToolCall, ToolSpec, Turn
+from agent2389.llm.profile import counts_completion_tokens, takes_temperature
+from agent2389.llm.replies import (
+    MOST_CALLS,
+    Raw,
+    arguments_text,
+    count,
+    items,
+    label,
+    peek,
+    text_of,
+    tool_call,
+    unusable,
 )
-from agent2389.llm.pricing import Price, cost_usd
+from agent2389.llm.structured import Asked
 
-NO_KEY = "no-key"
-"""What compatible endpoints without authentication get: the SDK insists on some key."""
 _FINISHED = {
     "stop": Finished.STOP,
     "tool_calls": Finished.TOOL_CALLS,
+    "function_call": Finished.TOOL_CALLS,
     "length": Finished.LENGTH,
     "content_filter": Finished.REFUSED,
 }
-_FINAL_STATUS = frozenset({400, 401, 403, 404, 405, 413, 415, 422})
 
 
-class OpenAIModel:
-    """``llm.port.Model`` on chat completions. The SDK is imported at the first call."""
+class OpenAIDialect:
+    """Chat completions. Deviations of compatible servers are tolerated: calls without ids or indexes,
+    arguments already parsed, content in parts, no usage, an error inside HTTP 200.
+    """
 
     provider = "openai"
+    address = "https://api.openai.com/v1"
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        api_key: str | None,
-        base_url: str | None = None,
-        proxy: str | None = None,
-        price: Price | None = None,
-    ) -> None:
-        self.name = model
-        self._api_key = api_key or NO_KEY
-        self._base_url = base_url
-        self._proxy = proxy
-        self._price = price
-        self._client: Any = None
-
-    async def answer(self, request: Request) -> Reply:
-        """One complete answer; a structured one is repaired once when it is no JSON object."""
-        reply = await self._complete(request)
-        if request.schema is None or reply.structured is not None or reply.tool_calls:
-            return reply
-        repair = msgspec.structs.replace(
-            request,
-            turns=(
-                *request.turns,
-                Turn(role=Role.ASSISTANT, text=reply.text or "(nothing)"),
-                Turn(role=Role.USER, text="Answer with one JSON object that fits the schema, nothing else."),
-            ),
+    def client(self, api_key: str, base_url: str, http: httpx2.AsyncClient) -> Any:
+        """As ``Dialect.client``."""
+        try:
+            import openai  # noqa: PLC0415 - costs a second; only agents that use it pay
+        except ModuleNotFoundError:
+            raise MissingExtra("the provider openai", "llm") from None
+        return openai.AsyncOpenAI(
+            api_key=api_key, base_url=base_url, max_retries=0, timeout=None, http_client=http
         )
-        second = await self._complete(repair)
-        return msgspec.structs.replace(second, usage=_sum(reply.usage, second.usage))
 
-    async def stream(self, request: Request) -> AsyncIterator[Chunk]:
-        """The same answer in pieces; the last chunk carries the whole reply."""
-        client = self._open()
+    async def complete(self, client: Any, model: str, asked: Asked) -> Raw:
+        """As ``Dialect.complete``."""
+        completion = await client.chat.completions.create(**_arguments(model, asked))
+        _raise_inner(completion)
+        choices = list(items(peek(completion, "choices")))
+        if not choices:
+            raise unusable("it holds no choice")
+        message = peek(choices[0], "message")
+        if message is None:
+            raise unusable("its choice holds no message")
+        found = [*items(peek(message, "tool_calls"))][:MOST_CALLS]
+        calls = [_call(item) for item in found if peek(item, "function") is not None]
+        if not calls and (single := peek(message, "function_call")) is not None:
+            calls = [tool_call(None, peek(single, "name"), peek(single, "arguments"))]
+        text, refusal = text_of(peek(message, "content")), text_of(peek(message, "refusal"))
+        return Raw(
+            text=text or refusal,
+            calls=tuple(calls),
+            usage=_usage(peek(completion, "usage")),
+            model=label(peek(completion, "model")),
+            **_reason(label(peek(choices[0], "finish_reason")), refused=bool(refusal) and not text),
+        )
+
+    async def stream(self, client: Any, model: str, asked: Asked) -> AsyncGenerator[str | Raw]:
+        """As ``Dialect.stream``."""
         texts: list[str] = []
-        calls: dict[int, dict[str, str]] = {}
-        reason, usage, model = "", TokenUsage(), self.name
-        try:
-            async with asyncio.timeout(request.timeout):
-                answer = await client.chat.completions.create(
-                    **self._arguments(request), stream=True, stream_options={"include_usage": True}
-                )
-                async for event in answer:
-                    model = event.model or model
-                    usage = _usage(event.usage) if event.usage else usage
-                    for choice in event.choices:
-                        reason = choice.finish_reason or reason
-                        _gather(calls, choice.delta.tool_calls or ())
-                        if choice.delta.content:
-                            texts.append(choice.delta.content)
-                            yield Chunk(text=choice.delta.content)
-        except Exception as error:  # noqa: BLE001 - whatever the SDK raises becomes our one error
-            raise self._failure(error) from None
-        if not reason:
-            raise ModelFailed("the stream was cut before its end", retryable=True)
-        found = tuple(
-            ToolCall(call["id"], call["name"], call["arguments"]) for _, call in sorted(calls.items())
-        )
-        yield Chunk(reply=self._reply("".join(texts), found, reason, usage, model, request))
-
-    async def verify(self) -> None:
-        """GET models: any HTTP answer but 401 and 403 counts as reachable."""
-        url = (self._base_url or "https://api.openai.com/v1").rstrip("/") + "/models"
-        headers = {"Authorization": f"Bearer {self._api_key}"}
-        try:
-            async with httpx2.AsyncClient(proxy=self._proxy, timeout=5.0) as http:
-                response = await http.get(url, headers=headers)
-        except httpx2.HTTPError as error:
-            raise ModelFailed(f"the model endpoint does not answer: {type(error).__name__}") from None
-        if response.status_code in (401, 403):
-            raise ModelFailed(
-                f"the model endpoint refuses the key (HTTP {response.status_code})",
-                retryable=False,
-                hint="check the variable that llm.api_key_env names",
+        calls = _Gathered()
+        reason, refused, usage, named = "", False, None, ""
+        async with await client.chat.completions.create(
+            **_arguments(model, asked), stream=True, stream_options={"include_usage": True}
+        ) as events:
+            async for event in events:
+                _raise_inner(event)
+                named = label(peek(event, "model")) or named
+                usage = _usage(peek(event, "usage")) or usage
+                for choice in [*items(peek(event, "choices"))][:1]:
+                    reason = label(peek(choice, "finish_reason")) or reason
+                    delta = peek(choice, "delta")
+                    calls.add(items(peek(delta, "tool_calls")))
+                    refusal = text_of(peek(delta, "refusal"))
+                    refused = refused or bool(refusal)
+                    texts.append(text_of(peek(delta, "content")) + refusal)
+                    yield texts[-1]
+        if reason:
+            yield Raw(
+                text="".join(texts),
+                calls=calls.all(),
+                usage=usage,
+                model=named,
+                **_reason(reason, refused=refused),
             )
 
-    async def close(self) -> None:
-        """Close the SDK's connections."""
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
-
-    # one call --------------------------------------------------------------------
-
-    def _open(self) -> Any:
-        if self._client is None:
-            try:
-                import openai  # noqa: PLC0415 - costs a second; only agents that use it pay
-            except ModuleNotFoundError:
-                raise MissingExtra("the provider openai", "llm") from None
-            self._client = openai.AsyncOpenAI(
-                api_key=self._api_key,
-                base_url=self._base_url,
-                max_retries=0,
-                http_client=httpx2.AsyncClient(proxy=self._proxy, timeout=None) if self._proxy else None,
-            )
-        return self._client
-
-    async def _complete(self, request: Request) -> Reply:
-        client = self._open()
-        try:
-            async with asyncio.timeout(request.timeout):
-                completion = await client.chat.completions.create(**self._arguments(request))
-        except Exception as error:  # noqa: BLE001 - whatever the SDK raises becomes our one error
-            raise self._failure(error) from None
-        if not getattr(completion, "choices", None):
-            raise ModelFailed("the model endpoint answered without a choice", retryable=True)
-        choice = completion.choices[0]
-        calls = tuple(
-            ToolCall(call.id, call.function.name, call.function.arguments or "{}")
-            for call in choice.message.tool_calls or ()
-            if getattr(call, "function", None) is not None
-        )
-        text = choice.message.content or getattr(choice.message, "refusal", None) or ""
-        reason = choice.finish_reason or ""
-        return self._reply(text, calls, reason, _usage(completion.usage), completion.model, request)
-
-    def _arguments(self, request: Request) -> dict[str, Any]:
-        arguments: dict[str, Any] = {
-            "model": self.name,
-            "messages": [_message(turn) for turn in request.turns],
-        }
-        if request.tools:
-            arguments["tools"] = [_tool(spec) for spec in request.tools]
-        if request.schema is not None:
-            arguments["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {
-                    "name": request.schema.name,
-                    "schema": request.schema.schema,
-                    "strict": True,
-                },
-            }
-        if request.temperature is not None:
-            arguments["temperature"] = request.temperature
-        if request.max_tokens is not None:
-            arguments["max_tokens"] = request.max_tokens
-        return arguments
-
-    def _reply(
-        self,
-        text: str,
-        calls: tuple[ToolCall, ...],
-        reason: str,
-        usage: TokenUsage,
-        model: str | None,
-        request: Request,
-    ) -> Reply:
-        return Reply(
-            text=text,
-            tool_calls=calls,
-            structured=parsed(text) if request.schema is not None else None,
-            usage=usage,
-            cost_usd=cost_usd(self.name, self.provider, usage, self._price),
-            finished=_FINISHED.get(reason, Finished.OTHER),
-            raw_reason=reason,
-            model=model or self.name,
-        )
-
-    def _failure(self, error: Exception) -> ModelFailed:
+    def failure(self, error: Exception) -> ModelFailed | None:
+        """As ``Dialect.failure``."""
         import openai  # noqa: PLC0415 - already imported by the call that failed
 
         match error:
-            case ModelFailed():
-                return error
-            case TimeoutError() | openai.APITimeoutError():
+            case openai.APITimeoutError():
                 return ModelFailed("the model did not answer in time", retryable=True)
             case openai.APIStatusError():
-                status = error.status_code
-                return ModelFailed(
-                    f"the model endpoint answered HTTP {status}",
-                    retryable=status not in _FINAL_STATUS,
-                    retry_after=retry_after(error.response.headers.get("retry-after")),
-                )
-            case openai.APIConnectionError() | httpx2.HTTPError():
-                return ModelFailed("the model endpoint does not answer", retryable=True)
+                return failure_of_status(error.status_code, error.response.headers, {"error": error.body})
+            case openai.APIConnectionError():
+                return unreachable()
+            case openai.APIError():
+                return failure_of_status(200, None, {"error": error.body})
             case _:
-                return ModelFailed(f"the model endpoint's answer is unusable ({type(error).__name__})")
+                return None
+
+    def probe(self, api_key: str, base_url: str) -> tuple[str, dict[str, str]]:
+        """As ``Dialect.probe``."""
+        return f"{base_url}/models", {"Authorization": f"Bearer {api_key}"}
 
 
-def parsed(text: str) -> dict[str, Any] | None:
-    """The JSON object in a reply: the whole text, or the object between its first and last brace."""
-    for candidate in (text, text[text.find("{") : text.rfind("}") + 1]):
-        try:
-            value = json.loads(candidate)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict):
-            return value
-    return None
+def _arguments(model: str, asked: Asked) -> dict[str, Any]:
+    request = asked.request
+    arguments: dict[str, Any] = {
+        "model": model,
+        "messages": [_message(turn) for turn in request.turns],
+    }
+    if request.tools:
+        arguments["tools"] = [_tool(spec) for spec in request.tools]
+    if asked.forced is not None:
+        arguments["tool_choice"] = {"type": "function", "function": {"name": asked.forced}}
+    if request.schema is not None:
+        shape = {"name": request.schema.name, "schema": request.schema.schema, "strict": True}
+        arguments["response_format"] = {"type": "json_schema", "json_schema": shape}
+    return {**arguments, **_sampling(model, request)}
 
 
-def retry_after(header: str | None) -> float | None:
-    """Seconds of a Retry-After header; dates are ignored."""
-    try:
-        return max(float(header), 0.0) if header else None
-    except ValueError:
-        return None
+def _sampling(model: str, request: Request) -> dict[str, Any]:
+    sampling: dict[str, Any] = {}
+    if request.temperature is not None and takes_temperature("openai", model):
+        sampling["temperature"] = request.temperature
+    if request.max_tokens is not None:
+        key = "max_completion_tokens" if counts_completion_tokens(model) else "max_tokens"
+        sampling[key] = request.max_tokens
+    return sampling
 
 
 def _message(turn: Turn) -> dict[str, Any]:
@@ -256,25 +167,67 @@ def _tool(spec: ToolSpec) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _usage(usage: Any) -> TokenUsage:
-    if usage is None:
-        return TokenUsage()
-    details = getattr(usage, "prompt_tokens_details", None)
-    return TokenUsage(
-        usage.prompt_tokens or 0,
-        usage.completion_tokens or 0,
-        (getattr(details, "cached_tokens", None) or 0) if details else 0,
-    )
+def _call(item: Any) -> ToolCall:
+    function = peek(item, "function")
+    return tool_call(peek(item, "id"), peek(function, "name"), peek(function, "arguments"))
 
 
-def _sum(one: TokenUsage, other: TokenUsage) -> TokenUsage:
-    return TokenUsage(one.input + other.input, one.output + other.output, one.cached + other.cached)
+def _usage(usage: Any) -> TokenUsage | None:
+    if usage is None or (peek(usage, "prompt_tokens") is None and peek(usage, "completion_tokens") is None):
+        return None
+    read = count(peek(usage, "prompt_tokens"))
+    cached = count(peek(peek(usage, "prompt_tokens_details"), "cached_tokens"))
+    return TokenUsage(read, count(peek(usage, "completion_tokens")), min(cached, read))
 
 
-def _gather(calls: dict[int, dict[str, str]], deltas: Any) -> None:
-    for delta in deltas:
-        call = calls.setdefault(delta.index, {"id": "", "name": "", "arguments": ""})
-        call["id"] = delta.id or call["id"]
-        if delta.function is not None:
-            call["name"] += delta.function.name or ""
-            call["arguments"] += delta.function.arguments or ""
+def _reason(reason: str, *, refused: bool) -> dict[str, Any]:
+    finished = Finished.REFUSED if refused else _FINISHED.get(reason, Finished.OTHER)
+    return {"finished": finished, "raw_reason": reason}
+
+
+def _raise_inner(answer: Any) -> None:
+    """Some gateways report a failure behind HTTP 200."""
+    error = peek(answer, "error")
+    if error is not None:
+        code = peek(error, "code")
+        status = code if isinstance(code, int) and 300 <= code < 600 else 200
+        raise failure_of_status(status, None, {"error": error})
+
+
+class _Gathered:
+    """Tool calls out of deltas. A new id begins a new call, because some servers give all index 0."""
+
+    def __init__(self) -> None:
+        self._calls: list[dict[str, str]] = []
+        self._by_index: dict[int, dict[str, str]] = {}
+
+    def add(self, deltas: Iterable[Any]) -> None:
+        for delta in deltas:
+            function = peek(delta, "function")
+            name, call_id = text_of(peek(function, "name")), label(peek(delta, "id"))
+            call = self._slot(peek(delta, "index"), call_id, name)
+            if call is None:
+                continue
+            call["id"] = call["id"] or call_id
+            if name != call["name"]:
+                call["name"] += name
+            arguments = peek(function, "arguments")
+            if arguments is not None:
+                call["arguments"] += arguments if isinstance(arguments, str) else arguments_text(arguments)
+
+    def _slot(self, index: Any, call_id: str, name: str) -> dict[str, str] | None:
+        if isinstance(index, int):
+            call = self._by_index.get(index)
+        else:
+            call = None if name or not self._calls else self._calls[-1]
+        if call is None or (call_id and call["id"] and call_id != call["id"]):
+            if len(self._calls) == MOST_CALLS:
+                return None
+            call = {"id": "", "name": "", "arguments": ""}
+            self._calls.append(call)
+        if isinstance(index, int):
+            self._by_index[index] = call
+        return call
+
+    def all(self) -> tuple[ToolCall, ...]:
+        return tuple(tool_call(call["id"], call["name"], call["arguments"]) for call in self._calls)

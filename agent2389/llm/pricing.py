@@ -1,10 +1,13 @@
 """What a call costs: configured prices first, then the offline price table, else unknown."""
 
 from importlib.util import find_spec
+from typing import Any, Final
 
 import msgspec
 
 from agent2389.llm.messages import TokenUsage
+
+_TABLE: Final[dict[str, Any]] = {}
 
 
 class Price(msgspec.Struct, frozen=True):
@@ -14,19 +17,27 @@ class Price(msgspec.Struct, frozen=True):
     output: float
 
 
+def prepare(configured: Price | None) -> None:
+    """Load the price table when it will be needed: that takes a second, so do it off the event loop."""
+    if configured is None and "module" not in _TABLE:
+        _TABLE["module"] = None
+        if find_spec("genai_prices") is not None:
+            import genai_prices  # noqa: PLC0415 - see above
+
+            _TABLE["module"] = genai_prices
+
+
 def cost_usd(model: str, provider: str, usage: TokenUsage, configured: Price | None) -> float | None:
     """The price of one call, ``None`` when nobody knows it."""
     if configured is not None:
         return (usage.input * configured.input + usage.output * configured.output) / 1_000_000
-    if find_spec("genai_prices") is None:
+    prepare(configured)
+    prices = _TABLE["module"]
+    if prices is None:
         return None
-    import genai_prices  # noqa: PLC0415 - importing the table takes a second
-
-    used = genai_prices.Usage(
-        input_tokens=usage.input, output_tokens=usage.output, cache_read_tokens=usage.cached
-    )
+    used = prices.Usage(input_tokens=usage.input, output_tokens=usage.output, cache_read_tokens=usage.cached)
     try:
-        found = genai_prices.calc_price(used, model_ref=model, provider_id=provider)
-    except LookupError:
+        found = prices.calc_price(used, model_ref=model, provider_id=provider)
+    except (LookupError, ValueError):
         return None
     return float(found.total_price)

@@ -2,8 +2,9 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -166,7 +167,7 @@ class AgentProcess:
             router=build_router(self.configuration.routing, _policy(), lambda: model),
             fixed_router=build_fixed_router(),
             tools=tools,
-            open_endpoint=_no_endpoint,
+            model_for_job=lambda wanted: _no_choice(wanted, model),
             observer=Observer(),
         )
         task_run = TaskRun(parts, ledger, dispatcher, self._place.folder / self.incarnation)
@@ -245,5 +246,7 @@ async def _until_reached(ledger: Ledger) -> str:
             await asyncio.sleep(1)
 
 
-def _no_endpoint(name: str) -> Model:
-    raise ConfigurationError(f"there is no endpoint {name}", hint="list it in [llm.endpoints]")
+def _no_choice(wanted: Mapping[str, Any], model: Model) -> Model:
+    if wanted:
+        raise ConfigurationError(f"there is no endpoint for {wanted}", hint="list it in [llm.endpoints]")
+    return model

@@ -26,7 +26,7 @@ from agent2389.insight.health import Health
 from agent2389.insight.jobs import wait_for_end
 from agent2389.insight.probes import add_probes
 from agent2389.ledger.port import Ledger
-from agent2389.llm.open import open_endpoint, open_model, open_routing_model
+from agent2389.llm.open import Models
 from agent2389.llm.port import Model
 from agent2389.router.build import build_fixed_router, build_router
 from agent2389.router.policy import load_policy
@@ -159,10 +159,10 @@ async def _work(
         await tools.open()
         stack.push_async_callback(tools.close)
         _watch_tools(health, tools)
-        model = open_model(configuration.llm, proxy=configuration.network.proxy)
-        stack.push_async_callback(model.close)
-        parts = _parts(configuration, incarnation, model, tools, metrics)
-        await _verify(model, tell)
+        models = Models(configuration.llm, proxy=configuration.network.proxy)
+        stack.push_async_callback(models.close)
+        parts = _parts(configuration, incarnation, models, tools, metrics)
+        await _verify(parts.model, tell)
         with contextlib.suppress(Unreachable):
             # Without a broker the agent works all the same: it claims by polling.
             await connection.wait_connected(FIRST_CONNECT_SECONDS)
@@ -261,25 +261,20 @@ def _application(
 
 
 def _parts(
-    configuration: AgentConfiguration, incarnation: str, model: Model, tools: ToolSet, metrics: Metrics
+    configuration: AgentConfiguration, incarnation: str, models: Models, tools: ToolSet, metrics: Metrics
 ) -> Parts:
-    routing, section, proxy = configuration.routing, configuration.llm, configuration.network.proxy
+    routing = configuration.routing
     policy = load_policy(routing.policy)
-    routing_model: list[Model] = []
-
-    def routing_step_model() -> Model:
-        if not routing_model:
-            routing_model.append(open_routing_model(routing.llm, section, proxy=proxy))
-        return routing_model[0]
-
     return Parts(
         configuration=configuration,
         incarnation=incarnation,
-        model=model,
-        router=build_router(routing, policy, routing_step_model, proxy=proxy),
+        model=models.main(),
+        router=build_router(
+            routing, policy, lambda: models.routing(routing.llm), proxy=configuration.network.proxy
+        ),
         fixed_router=build_fixed_router(),
         tools=tools,
-        open_endpoint=lambda name: open_endpoint(section, name, proxy=proxy),
+        model_for_job=models.for_job,
         observer=CountingObserver(metrics, configuration.agent.id),
     )
 

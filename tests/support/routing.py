@@ -8,7 +8,7 @@ from agent2389.config.model import RoutingSection
 from agent2389.config.rules import Rule
 from agent2389.errors import ModelFailed
 from agent2389.llm.messages import Chunk, Reply, Request
-from agent2389.llm.openai import parsed
+from agent2389.llm.structured import parsed
 from agent2389.router.build import build_router
 from agent2389.router.policy import Policy
 from agent2389.router.port import Candidate, Situation
