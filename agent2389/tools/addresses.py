@@ -109,7 +109,8 @@ def exemption_of(text: str) -> Exemption:
     rest, port = text.strip().lower(), None
     if found := re.fullmatch(r"(\[[^\]]*\]|[^:]*):([0-9]{1,5})", rest):
         rest, port = found[1], int(found[2])
-    rest = rest.removeprefix("[").removesuffix("]")
+    if rest.startswith("[") and rest.endswith("]"):
+        rest = rest[1:-1]
     try:
         return Exemption(network=ipaddress.ip_network(rest), port=port)
     except ValueError:
@@ -233,7 +234,8 @@ def _taken_apart(url: str, policy: AddressPolicy) -> tuple[httpx2.URL, str, str,
     host = canonical_host(host)
     if policy.hosts and not any(fnmatch.fnmatchcase(host, pattern) for pattern in policy.hosts):
         raise AddressRefused("the host is not on this agent's list of allowed hosts")
-    port = port or (443 if scheme == "https" else 80)
+    if port is None:
+        port = 443 if scheme == "https" else 80
     if port not in policy.ports and all(item.port != port for item in policy.exemptions):
         raise AddressRefused(f"port {port} is not allowed")
     return parts, scheme, host, port
