@@ -98,6 +98,10 @@ class ToolSet:
             if not {toolkit, toolkit.partition(".")[0]} & hidden
         )
 
+    def offered(self) -> list[tuple[str, str, Tool]]:
+        """Name shown to the model, toolkit and tool of everything that is open."""
+        return [(name, toolkit, tool) for name, (toolkit, tool) in self._tools.items()]
+
     async def call(
         self, name: str, arguments: str, scope: TaskScope, *, allowed: Collection[str] | None = None
     ) -> ToolOutput:
