@@ -69,18 +69,21 @@ def _online(loaded: Loaded) -> "list[Finding]":
 
 
 def _check_tools(loaded: Loaded) -> list[str]:
-    from agent2389.tools.registry import TOOLKITS, is_known_tool  # noqa: PLC0415 - help stays fast
+    from agent2389.tools.configured import is_server, mistakes  # noqa: PLC0415 - help stays fast
+    from agent2389.tools.registry import is_known_tool, is_known_toolkit  # noqa: PLC0415
 
     configuration = loaded.configuration
+    if problems := mistakes(configuration):
+        raise ConfigurationError("the settings of tools are wrong", problems=problems)
     lines = [
         f"tools.{entry.name}: this version has no such tool; `run` would stay not ready"
         for entry in configuration.tools
-        if not is_known_tool(entry.name)
+        if not is_known_tool(entry.name) and not is_server(entry)
     ]
     return lines + [
         f"toolkits: this version has no toolkit {name!r}; it is skipped"
         for name in configuration.toolkits
-        if name not in TOOLKITS
+        if not is_known_toolkit(name)
     ]
 
 

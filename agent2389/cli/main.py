@@ -28,12 +28,15 @@ db_app = typer.Typer(
 )
 router_app = typer.Typer(
     help="Routing: explain, eval, replay, schema.", no_args_is_help=True, rich_markup_mode=None
+tools_app = typer.Typer(
+    help="Tools of an agent file: list, pin MCP servers.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(job_app, name="job")
 app.add_typer(router_app, name="router")
 app.add_typer(agent_app, name="agent")
 app.add_typer(new_app, name="new")
 app.add_typer(db_app, name="db")
+app.add_typer(tools_app, name="tools")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Data = Annotated[Optional[Path], typer.Option("--data", help="Data folder (default ./.agent2389).")]
@@ -323,6 +326,28 @@ def new_agent(
     from agent2389.cli import configuration
 
     configuration.new_agent(name, template, folder)
+
+
+@tools_app.command("list")
+def tools_list(
+    file: Annotated[Optional[Path], typer.Argument(help="Agent file.")] = None, json: Json = False
+) -> None:
+    """Open the tools of an agent file; tell what works, what is skipped and why."""
+    from agent2389.cli import tools
+
+    _await(tools.list_tools(file or Globals.config, as_json=json))
+
+
+@tools_app.command("pin")
+def tools_pin(
+    file: Annotated[Optional[Path], typer.Argument(help="Agent file.")] = None,
+    server: Annotated[Optional[str], typer.Option(help="Only this MCP server.")] = None,
+    json: Json = False,
+) -> None:
+    """Print the pins of the file's MCP servers, to be pasted into it after reading."""
+    from agent2389.cli import tools
+
+    _await(tools.pin(file or Globals.config, server=server, as_json=json))
 
 
 @db_app.command("migrate")

@@ -97,7 +97,7 @@ async def _extract(arguments: Mapping[str, Any], scope: TaskScope) -> ToolOutput
         return ToolOutput(text="document rejected: it holds no text (a scan?)", failed=True)
     # Without the note a model would take the part for the whole.
     note = f"\n[cut after {MAX_CHARACTERS} characters: the document is longer; name pages of a PDF]"
-    return ToolOutput(text=parsed.text + (note if parsed.cut else ""))
+    return ToolOutput(text=parsed.text + (note if parsed.cut else ""), untrusted=True)
 
 
 async def _info(arguments: Mapping[str, Any], scope: TaskScope) -> ToolOutput:
@@ -105,7 +105,9 @@ async def _info(arguments: Mapping[str, Any], scope: TaskScope) -> ToolOutput:
     if parsed.error is not None:
         return ToolOutput(text=f"document rejected: {parsed.error}", failed=True)
     return ToolOutput(
-        text="\n".join(f"{key}: {value}" for key, value in parsed.info.items()), data=parsed.info
+        text="\n".join(f"{key}: {value}" for key, value in parsed.info.items()),
+        data=parsed.info,
+        untrusted=True,
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -34,6 +34,8 @@ class ToolOutput(msgspec.Struct, frozen=True, kw_only=True):
     data: Any = None
     failed: bool = False
     changed_files: bool = False
+    untrusted: bool = False
+    """The text holds content from outside (a page, a document, a server's answer): data, never orders."""
 
 
 Call = Callable[[Mapping[str, Any], TaskScope], Awaitable[ToolOutput]]
@@ -53,6 +55,20 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     effect: Effect = Effect.PURE
     timeout: float = 60.0
     output_cap: int = 20_000
+
+
+class ToolSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the agent's file says about one toolkit.
+
+    ``values`` is ``[toolkit_config.NAME]`` with the ``config`` of its ``[tools]`` entries over it;
+    ``implementations`` and ``api_keys`` are the entries' ``impl`` and resolved key by tool name;
+    ``proxy`` is ``[network] proxy``.
+    """
+
+    values: Mapping[str, Any] = {}
+    implementations: Mapping[str, str] = {}
+    api_keys: Mapping[str, str] = {}
+    proxy: str | None = None
 
 
 class Toolkit(Protocol):
@@ -77,4 +93,13 @@ class Toolkit(Protocol):
 
     async def close(self) -> None:
         """Give back what ``open`` took."""
+        ...
+
+
+@runtime_checkable
+class Partial(Protocol):
+    """A toolkit that may open with only some of its tools."""
+
+    def left_out(self) -> Mapping[str, str]:
+        """Tool name → why it is not offered; after ``open``."""
         ...

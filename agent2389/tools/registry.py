@@ -6,14 +6,22 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jsonschema_rs
+import msgspec
 import structlog
 
 from agent2389.config.model import AgentConfiguration
 from agent2389.errors import Agent2389Error, InputRefused
 from agent2389.llm.messages import ToolSpec
+from agent2389.tools.configured import (
+    CONFIGURED,
+    MCP,
+    is_server,
+    make_configured,
+    optional_servers,
+)
 from agent2389.tools.document import DocumentToolkit
 from agent2389.tools.echo import EchoToolkit
-from agent2389.tools.port import TaskScope, Tool, Toolkit, ToolOutput
+from agent2389.tools.port import Partial, TaskScope, Tool, Toolkit, ToolOutput, ToolSettings
 from agent2389.tools.workspace import WorkspaceToolkit
 from agent2389.wire.limits import read_json
 
@@ -33,9 +41,12 @@ log = structlog.get_logger(__name__)
 
 def is_known_tool(name: str) -> bool:
     """Whether an entry of ``[tools]`` names something this version can do."""
-    if name in BUILTIN_TOOLS or name in TOOLKITS:
-        return True
-    return any(name == tool.name for make in TOOLKITS.values() for tool in make().tools())
+    return name in BUILTIN_TOOLS or _toolkit_of(name) is not None
+
+
+def is_known_toolkit(name: str) -> bool:
+    """Whether ``toolkits`` may name it."""
+    return name in TOOLKITS or name in CONFIGURED or name == MCP
 
 
 class ToolSet:
@@ -46,7 +57,8 @@ class ToolSet:
     """
 
     def __init__(self, configuration: AgentConfiguration) -> None:
-        self._wanted = dict.fromkeys(configuration.toolkits)
+        self._configuration = configuration
+        self._wanted = dict.fromkeys(_expanded(configuration))
         self._entries = configuration.tools
         self._open: dict[str, Toolkit] = {}
         self._tools: dict[str, tuple[str, Tool]] = {}
@@ -64,8 +76,9 @@ class ToolSet:
             else:
                 for tool in self._open[name].tools():
                     self._add(name, tool)
+                self.skipped |= _left_out(self._open[name])
         for entry in self._entries:
-            reason = await self._open_entry(entry.name)
+            reason = await self._open_entry(f"{MCP}.{entry.name}" if is_server(entry) else entry.name)
             if reason is not None:
                 self.unavailable[entry.name] = reason
                 log.error("required tool not available", tool=entry.name, reason=reason)
@@ -82,8 +95,12 @@ class ToolSet:
         return tuple(
             ToolSpec(name, tool.description, tool.parameters)
             for name, (toolkit, tool) in self._tools.items()
-            if toolkit not in hidden
+            if not {toolkit, toolkit.partition(".")[0]} & hidden
         )
+
+    def offered(self) -> list[tuple[str, str, Tool]]:
+        """Name shown to the model, toolkit and tool of everything that is open."""
+        return [(name, toolkit, tool) for name, (toolkit, tool) in self._tools.items()]
 
     async def call(
         self, name: str, arguments: str, scope: TaskScope, *, allowed: Collection[str] | None = None
@@ -119,10 +136,9 @@ class ToolSet:
     async def _open_toolkit(self, name: str) -> str | None:
         if name in self._open:
             return None
-        make = TOOLKITS.get(name)
-        if make is None:
+        toolkit = self._make(name)
+        if toolkit is None:
             return "this version has no such toolkit"
-        toolkit = make()
         if (missing := toolkit.missing()) is not None:
             return missing
         try:
@@ -136,6 +152,11 @@ class ToolSet:
         self._open[name] = toolkit
         return None
 
+    def _make(self, name: str) -> Toolkit | None:
+        if name in TOOLKITS:
+            return TOOLKITS[name]()
+        return make_configured(name, self._configuration)
+
     async def _open_entry(self, name: str) -> str | None:
         toolkit, wanted = BUILTIN_TOOLS.get(name, (_toolkit_of(name), name))
         if toolkit is None:
@@ -146,24 +167,37 @@ class ToolSet:
         for tool in self._open[toolkit].tools():
             if wanted in (tool.name, toolkit):
                 self._add(toolkit, tool, name=name if wanted == tool.name else tool.name)
-        return None
+        return _left_out(self._open[toolkit]).get(wanted)
 
     def _add(self, toolkit: str, tool: Tool, *, name: str | None = None) -> None:
         name = name or tool.name
         self._tools[name] = (toolkit, tool)
-        self._validators[name] = jsonschema_rs.validator_for(tool.parameters)
+        self._validators[name] = jsonschema_rs.validator_for(tool.parameters, offline=True)
 
 
 def _toolkit_of(tool: str) -> str | None:
-    if tool in TOOLKITS:
+    """The toolkit that a name of ``[tools]`` means: its own name or that of one of its tools."""
+    if is_known_toolkit(tool) or tool.startswith(f"{MCP}."):
         return tool
-    return next(
-        (name for name, make in TOOLKITS.items() if any(item.name == tool for item in make().tools())), None
-    )
+    made: list[Toolkit] = [make() for make in TOOLKITS.values()]
+    made += [make(ToolSettings()) for make in CONFIGURED.values()]
+    return next((toolkit.name for toolkit in made if tool in {item.name for item in toolkit.tools()}), None)
+
+
+def _expanded(configuration: AgentConfiguration) -> list[str]:
+    """``toolkits`` with ``mcp`` replaced by its servers; it stays, and is skipped, when there are none."""
+    names: list[str] = []
+    for name in configuration.toolkits:
+        names += (optional_servers(configuration) or [name]) if name == MCP else [name]
+    return names
+
+
+def _left_out(toolkit: Toolkit) -> dict[str, str]:
+    return dict(toolkit.left_out()) if isinstance(toolkit, Partial) else {}
 
 
 def _capped(output: ToolOutput, cap: int) -> ToolOutput:
     if len(output.text) <= cap:
         return output
     text = output.text[:cap] + f"\n[cut: {len(output.text) - cap} more characters]"
-    return ToolOutput(text=text, data=output.data, failed=output.failed, changed_files=output.changed_files)
+    return msgspec.structs.replace(output, text=text)

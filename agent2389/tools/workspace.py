@@ -101,7 +101,8 @@ def _in_thread(work: Callable[[Path, Mapping[str, Any]], str], *, writes: bool) 
     return call
 
 
-def _read_bytes(root: Path, name: str) -> bytes:
+def read_bytes(root: Path, name: str) -> bytes:
+    """The content of a file of the workspace. Raises ``NameRefused`` and ``OSError``."""
     with os.fdopen(open_below(root, name, os.O_RDONLY), "rb") as file:
         content = file.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
@@ -109,7 +110,8 @@ def _read_bytes(root: Path, name: str) -> bytes:
     return content
 
 
-def _write_bytes(root: Path, name: str, content: bytes) -> None:
+def write_bytes(root: Path, name: str, content: bytes) -> None:
+    """Write a file of the workspace within its quotas. Raises ``NameRefused`` and ``OSError``."""
     if len(content) > MAX_FILE_BYTES:
         raise NameRefused("the content is larger than 8 MiB")
     _check_room(root, name)
@@ -128,12 +130,12 @@ def _check_room(root: Path, name: str) -> None:
 
 
 def _read(root: Path, arguments: Mapping[str, Any]) -> str:
-    return _read_bytes(root, arguments["path"]).decode("utf-8")
+    return read_bytes(root, arguments["path"]).decode("utf-8")
 
 
 def _write(root: Path, arguments: Mapping[str, Any]) -> str:
     content = arguments["content"].encode("utf-8", "replace")
-    _write_bytes(root, arguments["path"], content)
+    write_bytes(root, arguments["path"], content)
     return f"wrote {len(content)} bytes to {arguments['path']}"
 
 
@@ -143,7 +145,7 @@ def _edit(root: Path, arguments: Mapping[str, Any]) -> str:
     if count != 1:
         raise NameRefused(f"the old text occurs {count} times; it must occur exactly once")
     new = text.replace(arguments["old"], arguments["new"])
-    _write_bytes(root, arguments["path"], new.encode("utf-8", "replace"))
+    write_bytes(root, arguments["path"], new.encode("utf-8", "replace"))
     return f"edited {arguments['path']}"
 
 
@@ -168,7 +170,7 @@ def _search(root: Path, arguments: Mapping[str, Any]) -> str:
     for path in _files(root):
         name = path.relative_to(root).as_posix()
         try:
-            text = _read_bytes(root, name).decode("utf-8")
+            text = read_bytes(root, name).decode("utf-8")
         except (UnicodeDecodeError, NameRefused):
             continue
         for number, line in enumerate(text.splitlines(), 1):
@@ -180,7 +182,7 @@ def _search(root: Path, arguments: Mapping[str, Any]) -> str:
 
 
 def _copy(root: Path, arguments: Mapping[str, Any]) -> str:
-    _write_bytes(root, arguments["to"], _read_bytes(root, arguments["path"]))
+    write_bytes(root, arguments["to"], read_bytes(root, arguments["path"]))
     return f"copied {arguments['path']} to {arguments['to']}"
 
 
