@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from agent2389.config.model import AgentConfiguration, ToolEntry
 from agent2389.errors import ConfigurationError
+from agent2389.tools.dev import DevToolkit
 from agent2389.tools.http_request import HttpToolkit
 from agent2389.tools.mcp_toolkit import McpToolkit
 from agent2389.tools.port import Toolkit, ToolSettings
@@ -27,6 +28,7 @@ CONFIGURED: Mapping[str, Callable[[ToolSettings], ConfiguredToolkit]] = {
     "web": WebToolkit,
     "http": HttpToolkit,
     "s3": S3Toolkit,
+    "dev": DevToolkit,
 }
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 MAX_NAME = 255
 MAX_DEPTH = 16
+RESERVED = ".agent2389"
+"""The folder of a workspace where the program keeps a task's state: no tool opens names in it."""
 
 
 class NameRefused(ValueError):
@@ -29,6 +31,8 @@ def parts_of(name: str) -> tuple[str, ...]:
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if not parts or ".." in parts or len(parts) > MAX_DEPTH:
         raise NameRefused("the file name leaves the workspace or nests too deep")
+    if parts[0].lower() == RESERVED:
+        raise NameRefused(f"the folder {RESERVED} is kept by the program")
     if any(len(part.encode()) > MAX_NAME for part in parts):
         raise NameRefused("a part of the file name is too long")
     return parts

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent2389.tools.paths import NameRefused, folder_of, open_below, parts_of
+from agent2389.tools.paths import RESERVED, NameRefused, folder_of, open_below, parts_of
 from agent2389.tools.port import Call, Effect, TaskScope, Tool, ToolOutput
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
@@ -150,7 +150,12 @@ def _edit(root: Path, arguments: Mapping[str, Any]) -> str:
 
 
 def _files(root: Path) -> list[Path]:
-    return [path for path in sorted(root.rglob("*")) if path.is_file() and not path.is_symlink()]
+    reserved = root / RESERVED
+    return [
+        path
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not path.is_symlink() and not path.is_relative_to(reserved)
+    ]
 
 
 def _list(root: Path, arguments: Mapping[str, Any]) -> str:  # noqa: ARG001 - every tool's signature
