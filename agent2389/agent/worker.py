@@ -12,8 +12,9 @@ from agent2389.agent.presence import Announcer, Load
 from agent2389.agent.task import TaskRun
 from agent2389.broker.port import Connection, Delivery
 from agent2389.errors import Agent2389Error, Unreachable
+from agent2389.ledger.fleet import AgentRecord, Beat, BeatReply
 from agent2389.ledger.port import Ledger
-from agent2389.ledger.records import AgentRecord, Beat, BeatReply, Change, Claim, Effects
+from agent2389.ledger.records import Change, Claim, Effects
 from agent2389.ledger.states import AgentState
 from agent2389.telemetry import surroundings
 from agent2389.upkeep.chores import Chores

@@ -16,11 +16,9 @@ from agent2389.ledger import (
     memory_upkeep,
     memory_waiting,
 )
+from agent2389.ledger.fleet import AgentRecord, Beat, BeatReply
 from agent2389.ledger.memory_tables import Tables, digest
 from agent2389.ledger.records import (
-    AgentRecord,
-    Beat,
-    BeatReply,
     Blob,
     BoardMessage,
     Change,

@@ -6,9 +6,10 @@ from datetime import timedelta
 import msgspec
 
 from agent2389.errors import Conflict
+from agent2389.ledger.fleet import AgentRecord, Beat, BeatReply
 from agent2389.ledger.memory_parts import ALIVE, Gathered, note_task
 from agent2389.ledger.memory_tables import LONG_AGO, AgentEntry, Grant, Tables, TaskRecord, digest
-from agent2389.ledger.records import AgentRecord, Beat, BeatReply, Claim, Fence, StepSummary
+from agent2389.ledger.records import Claim, Fence, StepSummary
 from agent2389.ledger.states import AgentState, TaskState
 
 MOST_PEERS = 256

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from agent2389.ledger.fleet import AgentRecord
 from agent2389.ledger.records import (
-    AgentRecord,
     Blob,
     Change,
     Delivery,

@@ -4,10 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from agent2389.ledger.fleet import AgentRecord, Beat, BeatReply
 from agent2389.ledger.records import (
-    AgentRecord,
-    Beat,
-    BeatReply,
     Blob,
     BoardMessage,
     Change,

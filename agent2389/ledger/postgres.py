@@ -9,13 +9,11 @@ import msgspec
 
 from agent2389.errors import NotFound
 from agent2389.ledger import queries
+from agent2389.ledger.fleet import AgentRecord, Beat, BeatReply
 from agent2389.ledger.migrate import LEDGER_VERSION
 from agent2389.ledger.postgres_session import Session, check_version
 from agent2389.ledger.records import (
     FIRST_VERIFICATION_SLOT,
-    AgentRecord,
-    Beat,
-    BeatReply,
     Blob,
     BoardMessage,
     Change,

@@ -4,18 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from agent2389.errors import Agent2389Error, Unreachable
+from agent2389.ledger.fleet import AgentRecord, Beat
 from agent2389.ledger.port import Ledger
-from agent2389.ledger.records import (
-    AgentRecord,
-    Beat,
-    Claim,
-    Failure,
-    Finish,
-    RouteDecision,
-    TaskResult,
-    Usage,
-    Written,
-)
+from agent2389.ledger.records import Claim, Failure, Finish, RouteDecision, TaskResult, Usage, Written
 from agent2389.ledger.states import AgentState
 from agent2389.wire.names import new_uuid7
 

@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from agent2389.errors import Agent2389Error, Unreachable
+from agent2389.ledger.fleet import BeatReply
 from agent2389.ledger.memory import MemoryLedger
 from agent2389.ledger.port import Ledger
-from agent2389.ledger.records import BeatReply, Claim, Fence, Written
+from agent2389.ledger.records import Claim, Fence, Written
 
 FENCED = frozenset({"finish", "fail", "release", "stop_task", "checkpoint"})
 NOBODY = contextvars.Context()

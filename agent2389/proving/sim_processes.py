@@ -17,8 +17,8 @@ from agent2389.broker.memory_server import MemoryServer
 from agent2389.config.model import AgentConfiguration, AgentSection, LifecycleSection, RoutingSection
 from agent2389.config.rules import Condition, Rule
 from agent2389.errors import ConfigurationError, ModelFailed, Unreachable
+from agent2389.ledger.fleet import AgentRecord, Beat
 from agent2389.ledger.port import Ledger
-from agent2389.ledger.records import AgentRecord, Beat
 from agent2389.ledger.states import AgentState
 from agent2389.llm.messages import Chunk, Finished, Reply, Request, Role, TokenUsage, ToolCall
 from agent2389.llm.port import Model

@@ -12,8 +12,9 @@ from agent2389.config.process import OPS_PORT, ProcessConfiguration
 from agent2389.errors import Agent2389Error, Unreachable
 from agent2389.insight.health import Health
 from agent2389.insight.probes import add_probes
+from agent2389.ledger.fleet import AgentRecord, Beat
 from agent2389.ledger.port import Ledger
-from agent2389.ledger.records import AgentRecord, Beat, Submitted
+from agent2389.ledger.records import Submitted
 from agent2389.ledger.states import AgentState
 from agent2389.ops.app import build_app
 from agent2389.ops.dependencies import Dependencies

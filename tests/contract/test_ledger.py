@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 
 from agent2389.errors import InputRefused, NotFound
-from agent2389.ledger.records import Beat, Failure, Fence, FileRef, NextTask, Rejection
+from agent2389.ledger.fleet import Beat
+from agent2389.ledger.records import Failure, Fence, FileRef, NextTask, Rejection
 from agent2389.ledger.states import AgentState, JobState, TaskState
 from tests.contract.conftest import SHORT_LEASE
 from tests.support.jobs import claim_one, finish, join, new_job

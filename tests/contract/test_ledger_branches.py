@@ -4,7 +4,8 @@ import json
 from datetime import timedelta
 from typing import Any
 
-from agent2389.ledger.records import Beat, Claim, Failure, FileRef, Join, NextTask
+from agent2389.ledger.fleet import Beat
+from agent2389.ledger.records import Claim, Failure, FileRef, Join, NextTask
 from agent2389.ledger.states import AgentState, JobState, TaskState
 from tests.support.jobs import claim_one, finish, join, new_job
 from tests.support.stepped import SteppedLedger

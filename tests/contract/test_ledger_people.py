@@ -7,16 +7,8 @@ from datetime import timedelta
 import pytest
 
 from agent2389.errors import Conflict, InputRefused, NotFound
-from agent2389.ledger.records import (
-    AgentRecord,
-    ApprovalRequest,
-    Beat,
-    Claim,
-    Failure,
-    Fence,
-    NextTask,
-    Waiting,
-)
+from agent2389.ledger.fleet import AgentRecord, Beat
+from agent2389.ledger.records import ApprovalRequest, Claim, Failure, Fence, NextTask, Waiting
 from agent2389.ledger.states import AgentState, JobState, TaskState
 from tests.support.jobs import claim_one, finish, join, new_job
 from tests.support.stepped import SteppedLedger

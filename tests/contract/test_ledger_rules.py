@@ -6,7 +6,8 @@ from datetime import timedelta
 import pytest
 
 from agent2389.errors import Conflict, InputRefused
-from agent2389.ledger.records import AgentRecord, Beat, Failure, FileRef, NextTask
+from agent2389.ledger.fleet import AgentRecord, Beat
+from agent2389.ledger.records import Failure, FileRef, NextTask
 from agent2389.ledger.states import AgentState, JobState, TaskState
 from agent2389.wire.names import task_id_of
 from tests.support.jobs import claim_one, finish, join, new_job

@@ -19,8 +19,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from agent2389.ledger.fleet import AgentRecord, Beat
 from agent2389.ledger.migrate import provision_login
-from agent2389.ledger.records import AgentRecord, Beat, Claim, Failure, NextTask, Rejection
+from agent2389.ledger.records import Claim, Failure, NextTask, Rejection
 from agent2389.ledger.states import AgentState, JobState
 from agent2389.upkeep.chores import INTERVALS
 from tests.support.jobs import finish, new_job

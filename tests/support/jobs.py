@@ -2,18 +2,9 @@
 
 from typing import Any
 
+from agent2389.ledger.fleet import AgentRecord, Beat
 from agent2389.ledger.port import Ledger
-from agent2389.ledger.records import (
-    AgentRecord,
-    Beat,
-    Claim,
-    Finish,
-    NewJob,
-    NextTask,
-    RouteDecision,
-    TaskResult,
-    Usage,
-)
+from agent2389.ledger.records import Claim, Finish, NewJob, NextTask, RouteDecision, TaskResult, Usage
 from agent2389.ledger.states import AgentState
 
 

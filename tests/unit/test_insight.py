@@ -10,7 +10,8 @@ from agent2389.errors import InputRefused, NotFound, Unreachable
 from agent2389.insight import fleet
 from agent2389.insight.health import Degraded, Health
 from agent2389.insight.jobs import resolve, trace_of, wait_for_end
-from agent2389.ledger.records import AgentRecord, Failure
+from agent2389.ledger.fleet import AgentRecord
+from agent2389.ledger.records import Failure
 from agent2389.ledger.states import JobState
 from agent2389.telemetry.metrics import Metrics
 from tests.support.jobs import claim_one, finish, join, new_job

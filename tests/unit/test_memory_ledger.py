@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from agent2389.errors import InputRefused
+from agent2389.ledger.fleet import Beat
 from agent2389.ledger.memory import MemoryLedger
 from agent2389.ledger.memory_tables import RuleBroken
-from agent2389.ledger.records import Beat, Claim, Failure, NextTask
+from agent2389.ledger.records import Claim, Failure, NextTask
 from agent2389.ledger.states import AgentState, JobState, TaskState
 from tests.support.jobs import claim_one, finish, join, new_job
 from tests.support.stepped import SteppedMemory

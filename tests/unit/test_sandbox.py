@@ -10,6 +10,7 @@ import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -126,7 +127,7 @@ def processes_of(workspace: Path) -> list[str]:
 async def test_nothing_gets_out_of_the_sandbox(case: dict[str, object], world: World) -> None:
     toolkit = await opened()
     command = world.fill(str(case["command"]))
-    more = {"seconds": case["seconds"]} if "seconds" in case else {}
+    more: dict[str, Any] = {"seconds": case["seconds"]} if "seconds" in case else {}
     output = await run(toolkit, world.workspace, command=command, **more)
     world.check_untouched()
     assert re.search(str(case["says"]), output.text), output.text[-2000:]

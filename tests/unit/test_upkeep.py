@@ -216,6 +216,7 @@ async def test_pools_are_served_and_left(house: House) -> None:
     assert set(house.broker.handlers) == {
         *TOPICS.intake_filters("research"),
         TOPICS.cancel_filter(),
+        TOPICS.approval_answer_filter(),
         "/control/agents/r1/input",
     }
     await house.intake.leave_pools()

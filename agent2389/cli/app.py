@@ -1,0 +1,64 @@
+"""The tree of verbs and what they share: options before the verb, common argument types."""
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+app = typer.Typer(
+    name="agent2389",
+    help="Durable, event-driven meshes of LLM agents on plain MQTT.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+job_app = typer.Typer(help="Jobs: list, show, cancel.", no_args_is_help=True, rich_markup_mode=None)
+agent_app = typer.Typer(help="Agents: list, show.", no_args_is_help=True, rich_markup_mode=None)
+new_app = typer.Typer(help="Write new files: agent.", no_args_is_help=True, rich_markup_mode=None)
+db_app = typer.Typer(
+    help="The ledger's schema: migrate, status.", no_args_is_help=True, rich_markup_mode=None
+)
+router_app = typer.Typer(
+    help="Routing: explain, eval, replay, schema.", no_args_is_help=True, rich_markup_mode=None
+)
+tools_app = typer.Typer(
+    help="Tools of an agent file: list, pin MCP servers.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(job_app, name="job")
+app.add_typer(router_app, name="router")
+app.add_typer(agent_app, name="agent")
+app.add_typer(new_app, name="new")
+app.add_typer(db_app, name="db")
+app.add_typer(tools_app, name="tools")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Data = Annotated[Optional[Path], typer.Option("--data", help="Data folder (default ./.agent2389).")]
+Config = Annotated[Optional[Path], typer.Option("-c", "--config", help="Agent file.")]
+JobId = Annotated[str, typer.Argument(help="Job id, a unique beginning of one, or @last.")]
+
+
+class Globals:
+    """What stands before the verb."""
+
+    config: Path | None = None
+    api: str | None = None
+    verbose = 0
+
+
+@app.callback()
+def options(
+    config: Config = None,
+    api: Annotated[Optional[str], typer.Option("--api", help="Address of the ops service.")] = None,
+    verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="-vv shows tracebacks.")] = 0,
+) -> None:
+    """Options before the verb."""
+    Globals.config, Globals.api, Globals.verbose = config, api, verbose
+
+
+def run_verb(verb: Coroutine[Any, Any, None]) -> None:
+    """Run a verb to its end."""
+    asyncio.run(verb)

@@ -1,0 +1,97 @@
+"""Arguments of the verbs that run things: up, down, run, ops, db, healthcheck, agents."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from agent2389 import __version__
+from agent2389.cli.app import Config, Data, Globals, Json, agent_app, app, db_app, run_verb
+
+
+@app.command()
+def up(
+    data: Data = None,
+    agents: Annotated[Optional[Path], typer.Option(help="Folder of agent files (default ./agents).")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return once it is up.")] = False,
+    print_env: Annotated[
+        bool, typer.Option("--print-env", help="Print how to join the running mesh.")
+    ] = False,
+) -> None:
+    """Run a whole mesh on this machine: ledger, broker, ops, one process for each agent file."""
+    from agent2389.cli import mesh
+
+    mesh.up(data, agents, detach=detach, print_env=print_env)
+
+
+@app.command()
+def down(data: Data = None) -> None:
+    """Stop the mesh that `up` started on the data folder."""
+    from agent2389.cli import mesh
+
+    mesh.down(data)
+
+
+@app.command()
+def run(
+    file: Annotated[Optional[Path], typer.Argument(help="Agent file.")] = None, config: Config = None
+) -> None:
+    """Run one agent."""
+    from agent2389.cli import mesh
+
+    mesh.run(file or config or Globals.config)
+
+
+@app.command()
+def ops() -> None:
+    """Run the health and operations service."""
+    from agent2389.cli import mesh
+
+    mesh.ops()
+
+
+@agent_app.command("list")
+def agent_list(json: Json = False) -> None:
+    """List the agents."""
+    from agent2389.cli import mesh
+
+    run_verb(mesh.agents(Globals.api, as_json=json))
+
+
+@agent_app.command("show")
+def agent_show(name: str, json: Json = False) -> None:
+    """Show one agent with its incarnations."""
+    from agent2389.cli import mesh
+
+    run_verb(mesh.show_agent(Globals.api, name, as_json=json))
+
+
+@db_app.command("migrate")
+def db_migrate(json: Json = False) -> None:
+    """Bring the ledger's schema up to date."""
+    from agent2389.cli import mesh
+
+    run_verb(mesh.database("migrate", as_json=json))
+
+
+@db_app.command("status")
+def db_status(json: Json = False) -> None:
+    """List applied and missing migrations."""
+    from agent2389.cli import mesh
+
+    run_verb(mesh.database("status", as_json=json))
+
+
+@app.command()
+def healthcheck(path: Annotated[str, typer.Option(help="Which probe to ask.")] = "/live") -> None:
+    """Ask the process of this machine or container for its health; for container health checks."""
+    from agent2389.cli import mesh
+
+    mesh.healthcheck(path)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    sys.stdout.write(f"agent2389 {__version__}\n")

@@ -1,0 +1,61 @@
+"""Arguments of the verbs that prove a mesh: fsck, chaos."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from agent2389.cli.app import Json, app, run_verb
+
+
+@app.command()
+def fsck(
+    quiet_wait: Annotated[
+        float, typer.Option("--quiet-wait", min=0, help="Seconds to wait for what still settles.")
+    ] = 0.0,
+    repair: Annotated[bool, typer.Option("--repair", help="Set right what needs no guess.")] = False,
+    json: Json = False,
+) -> None:
+    """Check that everything holds in the ledger and on the broker."""
+    from agent2389.cli import proving
+
+    run_verb(proving.fsck(quiet_wait=quiet_wait, repair=repair, as_json=json))
+
+
+@app.command()
+def chaos(
+    faults: Annotated[str, typer.Option(help="Which, each with its own seconds if given: F1,F5:10.")] = "F1",
+    every: Annotated[Optional[float], typer.Option(min=0.05, help="Seconds between two of a kind.")] = None,
+    jobs: Annotated[int, typer.Option(min=1)] = 1000,
+    agents: Annotated[int, typer.Option(min=3)] = 6,
+    slots: Annotated[int, typer.Option(min=1, help="Tasks at once for each agent.")] = 2,
+    lease: Annotated[float, typer.Option(min=1, help="Lease of a claim in seconds.")] = 3.0,
+    work: Annotated[float, typer.Option(min=0, help="Seconds that each step takes.")] = 0.0,
+    outage: Annotated[float, typer.Option(min=0, help="Seconds that a killed server stays away.")] = 1.0,
+    seconds: Annotated[float, typer.Option(min=0, help="Go on submitting for so long.")] = 0.0,
+    rate: Annotated[float, typer.Option(min=0, help="Jobs a second; 0: as fast as possible.")] = 0.0,
+    soak: Annotated[float, typer.Option(min=0, help="Hours: five jobs a second, memory watched.")] = 0.0,
+    least_hits: Annotated[int, typer.Option("--least-hits", min=0, help="Fewer hits prove nothing.")] = 3,
+    seed: Annotated[int, typer.Option(help="Of the choice of victims.")] = 0,
+    data: Annotated[Optional[Path], typer.Option(help="Keep everything in this folder.")] = None,
+) -> None:
+    """Break a real mesh on purpose and count what got lost; the last line is JSON."""
+    from agent2389.cli import proving
+    from agent2389.proving.plan import Plan, read_faults
+
+    plan = Plan(
+        data=(data or proving.scratch_folder()).resolve(),
+        faults=read_faults(faults, every),
+        jobs=jobs,
+        agents=agents,
+        slots=slots,
+        lease=lease,
+        work=work,
+        outage=outage,
+        seed=seed,
+        seconds=soak * 3600 or seconds,
+        rate=rate or (5.0 if soak else 0.0),
+        least_hits=least_hits,
+        sample=60.0 if soak else 0.0,
+    )
+    run_verb(proving.chaos(plan, keep=data is not None))
