@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from agent2389.ledger.memory_journal import JournalTables
 from agent2389.ledger.records import (
     AgentRecord,
     Blob,
@@ -231,6 +232,7 @@ class Tables:
         self.chores: dict[str, datetime] = {}
         self.accepted: set[Key] = set()
         self.told_to_cancel: set[Key] = set()
+        self.journal = JournalTables()
 
     def number(self) -> int:
         """The next number of the one sequence; never given twice."""

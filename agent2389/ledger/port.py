@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from agent2389.ledger.journal import Journal
 from agent2389.ledger.records import (
     AgentRecord,
     Beat,
@@ -27,7 +28,7 @@ from agent2389.ledger.states import JobState
 from agent2389.ledger.views import AgentRow, JobDetail, JobRow, PoolRow
 
 
-class Ledger(Protocol):
+class Ledger(Journal, Protocol):
     """The record of work.
 
     Every method is one transaction on the ledger's clock. All raise ``Unreachable``

@@ -15,6 +15,7 @@ from tests.support.postgres import Databases
 TABLES = (
     "jobs", "tasks", "results", "job_results", "blobs", "workspaces", "events", "board", "outbox",
     "agents", "intake_rejects", "tombstones", "principals", "meta", "transitions", "upkeep",
+    "messages", "transcript", "effects", "limits", "spend",
 )  # fmt: skip
 
 
