@@ -1,12 +1,13 @@
 """What wiring hands to a worker, and what one running task is."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 import msgspec
 
 from agent2389.config.model import AgentConfiguration
+from agent2389.ledger.journal import Message
 from agent2389.ledger.records import Claim, Usage
 from agent2389.llm.port import Model
 from agent2389.router.port import Router
@@ -33,7 +34,9 @@ class Observer:
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """The rooms a worker needs, already open. ``open_model`` opens an endpoint that the file lists."""
+    """The rooms a worker needs, already open. ``open_endpoint`` opens an endpoint that the file lists;
+    ``transcripts`` takes what was said, once it is committed.
+    """
 
     configuration: AgentConfiguration
     incarnation: str
@@ -43,6 +46,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     tools: ToolSet
     open_endpoint: Callable[[str], Model]
     observer: Observer
+    transcripts: Callable[[Claim, Sequence[Message]], None] | None = None
 
 
 class StopReason(StrEnum):

@@ -74,6 +74,7 @@ OVERRIDES: tuple[Variable, ...] = tuple(
         "agent",
         "environment",
         "network",
+        "transcripts",
     }
     or variable.key == "llm.base_url"
 )

@@ -138,16 +138,25 @@ class Resumed(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def used(self) -> Usage:
         """What this generation consumed so far, calls in doubt at what was reserved for them."""
+        return self.used_before(None)
+
+    def used_before(self, step: int | None) -> Usage:
+        """The same for the steps before ``step``."""
         total = Usage()
         for effect in self.effects:
-            total = total + Usage(
-                input_tokens=effect.used.input_tokens,
-                output_tokens=effect.used.output_tokens,
-                model_calls=effect.tries if effect.kind == "model" else 0,
-                tool_calls=effect.tries if effect.kind == "tool" and not effect.reused else 0,
-                cost_usd=effect.used.cost_usd,
-            )
+            if step is None or effect.step < step:
+                total = total + _usage(effect)
         return total
+
+
+def _usage(effect: EffectRow) -> Usage:
+    return Usage(
+        input_tokens=effect.used.input_tokens,
+        output_tokens=effect.used.output_tokens,
+        model_calls=effect.tries if effect.kind == "model" else 0,
+        tool_calls=effect.tries if effect.kind == "tool" and not effect.reused else 0,
+        cost_usd=effect.used.cost_usd,
+    )
 
 
 class TranscriptEntry(msgspec.Struct, frozen=True, kw_only=True):

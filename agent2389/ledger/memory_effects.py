@@ -109,8 +109,11 @@ def leave_in_doubt(tables: Tables, task: TaskRecord) -> None:
     for place in sorted(journal.open.get(key, ())):
         effect = journal.effects[place]
         if effect.epoch != task.epoch or task.owner is None:
-            memory_spend.settle(tables, effect, effect.reserved)
-            effect.used, effect.reserved = plus(effect.used, effect.reserved), Amounts()
+            # Time is the one thing that is known.
+            took = (tables.now() - effect.started_at).total_seconds()
+            lost = msgspec.structs.replace(effect.reserved, seconds=min(effect.reserved.seconds, took))
+            memory_spend.settle(tables, effect, lost)
+            effect.used, effect.reserved = plus(effect.used, lost), Amounts()
             effect.state, effect.ended_at = "in_doubt", tables.now()
             journal.open[key].discard(place)
 
@@ -172,7 +175,7 @@ def _begin_one(tables: Tables, task: TaskRecord, item: EffectStart, own: OwnLimi
     record = _record(tables, task, item)
     record.reserved, record.holds = item.reserve, held
     if known is not None:
-        record.tries, record.used, record.started_at = known.tries + 1, known.used, known.started_at
+        record.tries, record.used = known.tries + 1, known.used
     tables.journal.effects[place] = record
     return EffectAnswer(verdict="fresh", repeated=known is not None)
 

@@ -13,7 +13,7 @@ from agent2389.errors import Agent2389Error, InputRefused
 from agent2389.llm.messages import ToolSpec
 from agent2389.tools.document import DocumentToolkit
 from agent2389.tools.echo import EchoToolkit
-from agent2389.tools.port import TaskScope, Tool, Toolkit, ToolOutput
+from agent2389.tools.port import Effect, TaskScope, Tool, Toolkit, ToolOutput
 from agent2389.tools.workspace import WorkspaceToolkit
 from agent2389.wire.limits import read_json
 
@@ -84,6 +84,11 @@ class ToolSet:
             for name, (toolkit, tool) in self._tools.items()
             if toolkit not in hidden
         )
+
+    def effect_of(self, name: str, allowed: Collection[str]) -> Effect:
+        """What repeating a call of ``name`` may do; a call that is refused anyway does nothing."""
+        known = name in self._tools and name in allowed
+        return self._tools[name][1].effect if known else Effect.PURE
 
     async def call(
         self, name: str, arguments: str, scope: TaskScope, *, allowed: Collection[str] | None = None

@@ -17,6 +17,7 @@ from agent2389 import __version__
 from agent2389.agent.http import AgentFace, add_face
 from agent2389.agent.parts import Parts
 from agent2389.agent.presence import Announcer
+from agent2389.agent.routing import JournaledModel
 from agent2389.agent.task import TaskRun
 from agent2389.agent.worker import Worker
 from agent2389.broker.port import Delivery, Message
@@ -28,6 +29,7 @@ from agent2389.insight.probes import add_probes
 from agent2389.ledger.port import Ledger
 from agent2389.llm.open import open_endpoint, open_model, open_routing_model
 from agent2389.llm.port import Model
+from agent2389.llm.prices import Prices
 from agent2389.router.build import build_fixed_router, build_router
 from agent2389.router.policy import load_policy
 from agent2389.telemetry.logs import configure_logging, register_secret
@@ -262,7 +264,8 @@ def _parts(
 
     def routing_step_model() -> Model:
         if not routing_model:
-            routing_model.append(open_routing_model(routing.llm, section, proxy=proxy))
+            inner = open_routing_model(routing.llm, section, proxy=proxy)
+            routing_model.append(JournaledModel(inner, Prices(configuration.prices, section)))
         return routing_model[0]
 
     return Parts(

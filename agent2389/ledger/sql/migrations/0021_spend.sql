@@ -112,15 +112,18 @@ CREATE FUNCTION agent2389.leave_in_doubt() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     effect agent2389.effects;
+    took double precision;
 BEGIN
     FOR effect IN SELECT * FROM agent2389.effects e
         WHERE e.tenant = NEW.tenant AND e.task_id = NEW.task_id AND e.state = 'started'
     LOOP
+        -- Time is the one thing that is known.
+        took := least(effect.reserved_seconds, extract(epoch FROM clock_timestamp() - effect.started_at));
         PERFORM agent2389.settle(effect, effect.reserved_cost, effect.reserved_input + effect.reserved_output,
-            1, effect.reserved_seconds::numeric);
+            1, took::numeric);
         UPDATE agent2389.effects e SET state = 'in_doubt', ended_at = clock_timestamp(), holds = '[]',
             cost_usd = e.cost_usd + e.reserved_cost, input_tokens = e.input_tokens + e.reserved_input,
-            output_tokens = e.output_tokens + e.reserved_output, seconds = e.seconds + e.reserved_seconds,
+            output_tokens = e.output_tokens + e.reserved_output, seconds = e.seconds + took,
             reserved_cost = 0, reserved_input = 0, reserved_output = 0, reserved_seconds = 0
         WHERE e.tenant = effect.tenant AND e.task_id = effect.task_id AND e.generation = effect.generation
             AND e.step = effect.step AND e.call = effect.call;

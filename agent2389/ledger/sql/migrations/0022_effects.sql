@@ -66,7 +66,8 @@ BEGIN
         (price ->> 'seconds')::double precision, held)
     ON CONFLICT (tenant, task_id, generation, step, call) DO UPDATE SET kind = EXCLUDED.kind, name = EXCLUDED.name,
         repeat = EXCLUDED.repeat, request_hash = EXCLUDED.request_hash, key = EXCLUDED.key, state = 'started',
-        epoch = EXCLUDED.epoch, agent_id = EXCLUDED.agent_id, tries = e.tries + 1, ended_at = NULL,
+        epoch = EXCLUDED.epoch, agent_id = EXCLUDED.agent_id, tries = e.tries + 1,
+        started_at = clock_timestamp(), ended_at = NULL,
         reserved_cost = EXCLUDED.reserved_cost, reserved_input = EXCLUDED.reserved_input,
         reserved_output = EXCLUDED.reserved_output, reserved_seconds = EXCLUDED.reserved_seconds,
         holds = EXCLUDED.holds, failed = false;
