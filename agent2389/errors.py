@@ -18,6 +18,7 @@
     └── Signal                                not a failure: the attempt ends for a reason outside it
         ├── CancelRequested                   the producer or an operator cancelled the job
         ├── LeaseLost                         somebody else may own the task now: write nothing more
+        ├── InDoubt                           a call may have happened before a crash: a person decides
         └── DrainRequested                    the process is stopping: release the task with its progress
 
 Every message says what is wrong; ``hint`` says the next step.
@@ -163,14 +164,20 @@ class ToolFailed(RunFailed):
 
 
 class BudgetExceeded(RunFailed):
-    """A limit of the task, job, agent or tenant is used up; ``partial`` keeps what was answered so far."""
+    """A limit of the task, job, agent or tenant is used up; ``partial`` keeps what was answered so far.
+
+    ``unit`` says what is used up when the ledger refused: ``cost_usd``, ``tokens``, ….
+    """
 
     code = ProtocolCode.LLM_ERROR
     retryable = False
 
-    def __init__(self, message: str, *, partial: str = "", hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, partial: str = "", unit: str | None = None, hint: str | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.partial = partial
+        self.unit = unit
 
 
 class TooDeep(RunFailed):
@@ -190,6 +197,10 @@ class CancelRequested(Signal):
 
 class LeaseLost(Signal):
     """Stop and write nothing: the fence would refuse it anyway."""
+
+
+class InDoubt(Signal):
+    """Whether a call happened is not known and it must not happen twice: escalate."""
 
 
 class DrainRequested(Signal):

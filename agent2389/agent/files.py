@@ -20,6 +20,7 @@ class Workspace:
     def __init__(self, root: Path, ledger: Ledger, tenant: str, task_id: str) -> None:
         name = hashlib.sha256(f"{tenant}\x1f{task_id}".encode()).hexdigest()[:32]
         self.path = root / name
+        self.manifest: dict[str, FileRef] = {}
         self._ledger = ledger
 
     async def lay_out(self, manifest: dict[str, FileRef]) -> None:
@@ -28,19 +29,21 @@ class Workspace:
         for name, file in manifest.items():
             blob = await self._ledger.get_blob(file.sha256)
             await asyncio.to_thread(self._write, name, blob.content)
+        self.manifest = manifest
 
-    async def collect(self, manifest: dict[str, FileRef]) -> dict[str, FileRef]:
+    async def collect(self) -> dict[str, FileRef]:
         """The manifest as the files are now; changed ones are stored as blobs first."""
         found = await asyncio.to_thread(self._scan)
         collected: dict[str, FileRef] = {}
         for name, digest in found.items():
-            known = manifest.get(name)
+            known = self.manifest.get(name)
             if known is not None and known.sha256 == digest:
                 collected[name] = known
                 continue
             content = await asyncio.to_thread((self.path / name).read_bytes)
             media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
             collected[name] = await stored(self._ledger, content, media_type, name)
+        self.manifest = collected
         return collected
 
     async def discard(self) -> None:

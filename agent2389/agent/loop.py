@@ -1,17 +1,24 @@
 """Model and tools in turn until there is an answer."""
 
-import asyncio
+from collections.abc import Callable
 
 import msgspec
 
+from agent2389.agent import faults
+from agent2389.agent.conversation import Conversation, StoredTurn
+from agent2389.agent.files import Workspace
+from agent2389.agent.journal import TaskJournal
 from agent2389.agent.limits import Meter
 from agent2389.agent.parts import Observer, Running
+from agent2389.agent.toolcalls import ToolTurn
 from agent2389.errors import BudgetExceeded, ModelFailed
+from agent2389.ledger.journal import Amounts, EffectEnd, EffectStart
 from agent2389.ledger.records import Usage
-from agent2389.llm.messages import Finished, Reply, Request, Role, ToolCall, ToolSpec, Turn
+from agent2389.llm.messages import Finished, Reply, Request, ToolSpec
 from agent2389.llm.port import Model
+from agent2389.llm.prices import Prices
 from agent2389.telemetry import surroundings
-from agent2389.tools.port import TaskScope, ToolOutput
+from agent2389.tools.port import TaskScope
 from agent2389.tools.registry import ToolSet
 
 LEAST_ANSWER_SECONDS = 1.0
@@ -25,6 +32,15 @@ class Answer(msgspec.Struct, frozen=True):
     rehearsal: bool
 
 
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How models are asked. ``fallback`` opens the free model to go on with when money is used up."""
+
+    temperature: float | None
+    max_tokens: int | None
+    timeout: float
+    fallback: Callable[[], Model] | None = None
+
+
 class Loop:
     """One task's conversation. Nothing follows tool results but the model's next turn."""
 
@@ -34,100 +50,135 @@ class Loop:
         tools: ToolSet,
         meter: Meter,
         observer: Observer,
-        *,
-        temperature: float | None,
-        max_tokens: int | None,
-        timeout: float,
+        journal: TaskJournal,
+        prices: Prices,
+        settings: Settings,
     ) -> None:
         self._model = model
         self._tools = tools
         self._meter = meter
         self._observer = observer
-        self._temperature = temperature
-        self._max_tokens = max_tokens
-        self._timeout = timeout
+        self._journal = journal
+        self._prices = prices
+        self._settings = settings
+        self._free = False
 
     async def run(
-        self, turns: tuple[Turn, ...], specs: tuple[ToolSpec, ...], scope: TaskScope, running: Running
+        self,
+        conversation: Conversation,
+        specs: tuple[ToolSpec, ...],
+        scope: TaskScope,
+        running: Running,
+        workspace: Workspace,
     ) -> Answer:
-        """Go on until the model answers without calling a tool.
+        """Go on from where ``conversation`` stands until the model answers without calling a tool.
 
-        Raises ``ModelFailed`` and ``BudgetExceeded`` (with the last text as ``partial``).
+        Raises ``ModelFailed``, ``BudgetExceeded`` (with the last text as ``partial``) and what the
+        journal raises.
         """
-        iteration = 0
-        while True:
-            self._meter.before_model_call(iteration, running.partial)
-            reply = await self._ask(turns, specs)
-            iteration += 1
-            running.partial = reply.text or running.partial
-            if not reply.tool_calls:
-                return self._answer(reply)
-            outputs = await self._call_tools(reply.tool_calls, specs, scope, running)
-            turns = (
-                *turns,
-                Turn(role=Role.ASSISTANT, text=reply.text, tool_calls=reply.tool_calls),
-                *(
-                    Turn(role=Role.TOOL, text=output.text, tool_call_id=call.id)
-                    for call, output in zip(reply.tool_calls, outputs, strict=True)
-                ),
-            )
+        allowed = frozenset(spec.name for spec in specs)
+        while conversation.answer is None:
+            if calls := conversation.open_calls():
+                for _ in calls:
+                    self._meter.before_tool_call(running.partial)
+                    self._meter.add(Usage(tool_calls=1))
+                turn = ToolTurn(
+                    self._tools, self._journal, conversation, workspace, self._observer, scope, allowed
+                )
+                await turn.run(calls)
+            else:
+                self._meter.before_model_call(conversation.step, running.partial)
+                reply = await self._ask(conversation, specs)
+                running.partial = reply.text or running.partial
+        return _checked(conversation.answer)
 
-    def _answer(self, reply: Reply) -> Answer:
-        if reply.finished is Finished.REFUSED:
-            raise ModelFailed("the model refuses to answer", retryable=False)
-        if not reply.text.strip():
-            raise ModelFailed("the model answered with nothing", retryable=True)
-        if reply.finished is Finished.LENGTH:
-            raise BudgetExceeded("the answer was cut at max_tokens", partial=reply.text)
-        return Answer(reply.text, reply.model, reply.rehearsal)
-
-    async def _ask(self, turns: tuple[Turn, ...], specs: tuple[ToolSpec, ...]) -> Reply:
-        left = self._meter.seconds_left
-        timeout = self._timeout if left is None else max(min(self._timeout, left), LEAST_ANSWER_SECONDS)
-        request = Request(
-            turns=turns,
-            tools=specs,
-            temperature=self._temperature,
-            max_tokens=self._max_tokens,
-            timeout=timeout,
-        )
+    async def _ask(self, conversation: Conversation, specs: tuple[ToolSpec, ...]) -> Reply:
+        request = self._request(conversation, specs)
+        place = conversation.step
+        faults.reach("model.before_begin")
+        await self._begin(conversation, request)
+        faults.reach("model.begun")
         started = surroundings.elapsed()
         try:
             reply = storable(await self._model.answer(request))
         except ModelFailed:
-            self._observer.model_called(
-                self._model.provider, self._model.name, Usage(), surroundings.elapsed() - started, failed=True
+            seconds = surroundings.elapsed() - started
+            self._observer.model_called(self._model.provider, self._model.name, Usage(), seconds, failed=True)
+            await self._journal.end(
+                [EffectEnd(step=place, call=0, void=True, used=Amounts(seconds=seconds))], []
             )
             raise
-        used = Usage(
-            input_tokens=reply.usage.input,
-            output_tokens=reply.usage.output,
-            model_calls=1,
-            cost_usd=reply.cost_usd,
-        )
-        self._meter.add(used)
-        self._observer.model_called(
-            self._model.provider, reply.model, used, surroundings.elapsed() - started, failed=False
-        )
+        faults.reach("model.answered")
+        seconds = surroundings.elapsed() - started
+        used = self._count(reply, seconds)
+        messages = [*conversation.take_unsaved(), conversation.add_reply(reply)]
+        await self._journal.end([EffectEnd(step=place, call=0, used=used)], messages)
+        faults.reach("model.ended")
         return reply
 
-    async def _call_tools(
-        self, calls: tuple[ToolCall, ...], specs: tuple[ToolSpec, ...], scope: TaskScope, running: Running
-    ) -> list[ToolOutput]:
-        for _ in calls:
-            self._meter.before_tool_call(running.partial)
-            self._meter.add(Usage(tool_calls=1))
-        allowed = frozenset(spec.name for spec in specs)
-        return await asyncio.gather(*(self._call_tool(call, allowed, scope) for call in calls))
+    async def _begin(self, conversation: Conversation, request: Request) -> None:
+        """Journal the call; with no money left, once more with the free model."""
+        try:
+            await self._journal.begin([await self._start(conversation, request)])
+        except BudgetExceeded as refused:
+            if refused.unit != "cost_usd" or self._free or self._settings.fallback is None:
+                raise
+            self._model, self._free = self._settings.fallback(), True
+            await self._journal.begin([await self._start(conversation, request)])
 
-    async def _call_tool(self, call: ToolCall, allowed: frozenset[str], scope: TaskScope) -> ToolOutput:
-        started = surroundings.elapsed()
-        output = await self._tools.call(call.name, call.arguments, scope, allowed=allowed)
-        self._observer.tool_called(call.name, surroundings.elapsed() - started, failed=output.failed)
-        return output
+    async def _start(self, conversation: Conversation, request: Request) -> EffectStart:
+        cost, tokens = await self._prices.estimate(self._model, request, free=self._free)
+        return EffectStart(
+            step=conversation.step,
+            call=0,
+            kind="model",
+            name=self._model.name,
+            repeat="pure",
+            request_hash=conversation.request_hash,
+            reserve=Amounts(
+                cost_usd=cost, input_tokens=tokens.input, output_tokens=tokens.output, seconds=request.timeout
+            ),
+        )
+
+    def _request(self, conversation: Conversation, specs: tuple[ToolSpec, ...]) -> Request:
+        settings, left = self._settings, self._meter.seconds_left
+        timeout = settings.timeout
+        if left is not None:
+            timeout = max(min(timeout, left), LEAST_ANSWER_SECONDS)
+        return Request(
+            turns=conversation.turns,
+            tools=specs,
+            temperature=settings.temperature,
+            max_tokens=settings.max_tokens,
+            timeout=timeout,
+        )
+
+    def _count(self, reply: Reply, seconds: float) -> Amounts:
+        cost = self._prices.settled(self._model, reply, free=self._free)
+        used = Usage(
+            input_tokens=reply.usage.input, output_tokens=reply.usage.output, model_calls=1, cost_usd=cost
+        )
+        self._meter.add(used)
+        self._observer.model_called(self._model.provider, reply.model, used, seconds, failed=False)
+        return Amounts(
+            cost_usd=cost,
+            input_tokens=used.input_tokens,
+            output_tokens=used.output_tokens,
+            seconds=round(seconds, 6),
+        )
 
 
 def storable(reply: Reply) -> Reply:
     """The reply without what no JSON document may hold: U+0000 and halves of surrogate pairs."""
     text = reply.text.replace("\x00", "").encode("utf-8", "replace").decode()
     return reply if text == reply.text else msgspec.structs.replace(reply, text=text)
+
+
+def _checked(turn: StoredTurn) -> Answer:
+    if turn.finished is Finished.REFUSED:
+        raise ModelFailed("the model refuses to answer", retryable=False)
+    if not turn.text.strip():
+        raise ModelFailed("the model answered with nothing", retryable=True)
+    if turn.finished is Finished.LENGTH:
+        raise BudgetExceeded("the answer was cut at max_tokens", partial=turn.text)
+    return Answer(turn.text, turn.model, turn.rehearsal)

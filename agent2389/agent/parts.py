@@ -1,13 +1,14 @@
 """What wiring hands to a worker, and what one running task is."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
 from agent2389.config.model import AgentConfiguration
+from agent2389.ledger.journal import Message
 from agent2389.ledger.records import Claim, Usage
 from agent2389.llm.port import Model
 from agent2389.router.port import Router
@@ -35,7 +36,8 @@ class Observer:
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """The rooms a worker needs, already open. ``model_for_job`` takes a job's ``llm`` field and
-    raises ``ConfigurationError`` for what the agent's file does not list.
+    raises ``ConfigurationError`` for what the agent's file does not list; ``transcripts`` takes what
+    was said, once it is committed.
     """
 
     configuration: AgentConfiguration
@@ -46,6 +48,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     tools: ToolSet
     model_for_job: Callable[[Mapping[str, Any]], Model]
     observer: Observer
+    transcripts: Callable[[Claim, Sequence[Message]], None] | None = None
 
 
 class StopReason(StrEnum):

@@ -6,24 +6,33 @@ from pathlib import Path
 
 import structlog
 
+from agent2389.agent import faults
+from agent2389.agent.conversation import Conversation
 from agent2389.agent.files import Workspace
 from agent2389.agent.handoff import HandOff
-from agent2389.agent.limits import Meter, effective
-from agent2389.agent.loop import Answer, Loop
+from agent2389.agent.journal import Kept, TaskJournal
+from agent2389.agent.limits import Limits, Meter, effective
+from agent2389.agent.loop import Answer, Loop, Settings
 from agent2389.agent.parts import Parts, Running, StopReason
 from agent2389.agent.prompt import opening_turns
+from agent2389.agent.routing import ROUTING_STEP, routing_for
 from agent2389.errors import (
     Agent2389Error,
     BudgetExceeded,
+    CancelRequested,
     ConfigurationError,
+    InDoubt,
+    LeaseLost,
     ProtocolCode,
     RunFailed,
     Unreachable,
 )
 from agent2389.ledger.blobs import begun
+from agent2389.ledger.journal import Resumed
 from agent2389.ledger.port import Ledger
 from agent2389.ledger.records import Claim, Failure, FileRef, Written
 from agent2389.llm.port import Model
+from agent2389.llm.prices import Prices
 from agent2389.router.port import Router
 from agent2389.tools.port import TaskScope
 from agent2389.upkeep.dispatch import Dispatcher
@@ -42,19 +51,34 @@ class TaskRun:
         self._dispatcher = dispatcher
         self._workspaces = workspaces
         self._handoff = HandOff(ledger, parts.configuration.agent.id, parts.observer)
+        self._prices = Prices(parts.configuration.prices, parts.configuration.llm)
+        self._fallback: Model | None = None
 
     async def run(self, running: Running) -> str:
-        """Work on the task. Returns its outcome: completed, failed, cancelled, released, lost."""
+        """Work on the task. Returns its outcome: completed, failed, escalated, cancelled, released, lost."""
         claim = running.claim
-        meter = Meter(effective(claim, self._parts.configuration))
+        faults.reach("task.claimed")
+        limits = effective(claim, self._parts.configuration)
+        meter = Meter(limits)
         workspace = Workspace(self._workspaces, self._ledger, claim.tenant, claim.fence.task_id)
         try:
             try:
-                return await self._work(running, meter, workspace)
+                return await self._work(running, limits, meter, workspace)
             except asyncio.CancelledError:
                 if running.stop_reason is None:
                     raise
                 return await asyncio.shield(self._stopped(running, workspace))
+            except LeaseLost:
+                self._parts.observer.claimed("fenced")
+                return "lost"
+            except CancelRequested:
+                return await self._stop_task(running, running.partial)
+            except InDoubt as doubt:
+                return await self._escalate(running, "in_doubt", str(doubt))
+            except BudgetExceeded as error:
+                if self._parts.configuration.budget.on_exhausted == "escalate":
+                    return await self._escalate(running, "budget", str(error))
+                return await self._failed(running, meter, error)
             except Unreachable as error:
                 return await self._failed(running, meter, RunFailed(str(error), retryable=True))
             except Agent2389Error as error:
@@ -66,16 +90,26 @@ class TaskRun:
         finally:
             await workspace.discard()
 
-    async def _work(self, running: Running, meter: Meter, workspace: Workspace) -> str:
+    async def _work(self, running: Running, limits: Limits, meter: Meter, workspace: Workspace) -> str:
         claim = running.claim
+        journal = TaskJournal(self._ledger, running, limits.own, self._kept_of(claim))
+        past = await journal.resume()
+        meter.go_on_from(past.used_before(ROUTING_STEP))
+        faults.reach("journal.resumed")
         await workspace.lay_out(claim.manifest)
-        answer = await self._answer(running, meter, workspace)
-        decision, seconds = await self._handoff.decide(claim, answer, self._router(claim))
-        manifest = await workspace.collect(claim.manifest)
+        faults.reach("files.laid_out")
+        answer = await self._answer(running, journal, past, meter, workspace)
+        faults.reach("answer.ready")
+        with routing_for(journal):
+            decision, seconds = await self._handoff.decide(claim, answer, self._router(claim))
+        faults.reach("routing.decided")
+        manifest = await workspace.collect()
         finish = await self._handoff.finish(
             claim, answer, decision, seconds=seconds, used=meter.usage, manifest=manifest
         )
+        faults.reach("finish.before_write")
         written = await self._write(running, lambda: self._ledger.finish(claim.fence, finish, claim.job_id))
+        faults.reach("finish.written")
         if written is None or written.verdict == "fenced":
             self._parts.observer.claimed("fenced")
             return "lost"
@@ -83,7 +117,9 @@ class TaskRun:
             return await self._stop_task(running, answer.text)
         return "completed"
 
-    async def _answer(self, running: Running, meter: Meter, workspace: Workspace) -> Answer:
+    async def _answer(
+        self, running: Running, journal: TaskJournal, past: Resumed, meter: Meter, workspace: Workspace
+    ) -> Answer:
         claim, configuration = running.claim, self._parts.configuration
         toolkits = claim.submission.get("toolkits") or {}
         specs = self._parts.tools.specs(
@@ -94,9 +130,14 @@ class TaskRun:
             self._parts.tools,
             meter,
             self._parts.observer,
-            temperature=configuration.llm.temperature,
-            max_tokens=configuration.llm.max_tokens,
-            timeout=configuration.llm.timeout,
+            journal,
+            self._prices,
+            Settings(
+                temperature=configuration.llm.temperature,
+                max_tokens=configuration.llm.max_tokens,
+                timeout=configuration.llm.timeout,
+                fallback=self._open_fallback if configuration.budget.on_exhausted == "fallback" else None,
+            ),
         )
         scope = TaskScope(
             job_id=claim.job_id,
@@ -104,8 +145,22 @@ class TaskRun:
             tenant=claim.tenant,
             workspace=workspace.path,
         )
-        turns = opening_turns(configuration.llm.system_prompt, claim)
-        return await loop.run(turns, specs, scope, running)
+        opening = opening_turns(configuration.llm.system_prompt, claim)
+        conversation = Conversation(opening, past.messages)
+        if past.messages:
+            log.info("task resumes", task_id=claim.fence.task_id, step=conversation.step)
+        return await loop.run(conversation, specs, scope, running, workspace)
+
+    def _open_fallback(self) -> Model:
+        """The free endpoint to go on with when money is used up; opened once."""
+        if self._fallback is None:
+            name = self._parts.configuration.budget.fallback_endpoint
+            self._fallback = self._parts.model_for_job({"endpoint": name})
+        return self._fallback
+
+    def _kept_of(self, claim: Claim) -> Kept | None:
+        sink = self._parts.transcripts
+        return None if sink is None else lambda messages: sink(claim, messages)
 
     def _model(self, claim: Claim) -> Model:
         wanted = claim.submission.get("llm") or {}
@@ -155,12 +210,19 @@ class TaskRun:
     async def _release(self, running: Running, workspace: Workspace) -> str:
         claim = running.claim
         try:
-            manifest: dict[str, FileRef] = await workspace.collect(claim.manifest)
+            manifest: dict[str, FileRef] = await workspace.collect()
             await self._ledger.checkpoint(claim.fence, manifest)
         except (Agent2389Error, OSError) as error:
             log.warning("released without its files", task_id=claim.fence.task_id, reason=str(error))
         await self._write(running, lambda: self._ledger.release(claim.fence, "drain"))
         return "released"
+
+    async def _escalate(self, running: Running, reason: str, message: str) -> str:
+        fence = running.claim.fence
+        written = await self._write(
+            running, lambda: self._ledger.escalate_task(fence, reason, message, begun(running.partial))
+        )
+        return "lost" if written is None or written.verdict == "fenced" else "escalated"
 
     async def _stop_task(self, running: Running, partial: str) -> str:
         await self._write(running, lambda: self._ledger.stop_task(running.claim.fence, begun(partial)))

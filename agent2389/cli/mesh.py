@@ -18,6 +18,7 @@ from agent2389.config.load import find_file, load_agent, require_key
 from agent2389.config.process import ProcessConfiguration, load_process
 from agent2389.errors import Agent2389Error, ConfigurationError, NotFound
 from agent2389.launch.folder import MeshFile, is_held, read_mesh
+from agent2389.telemetry.logs import configure_logging
 
 DETACH_SECONDS = 60.0
 DOWN_SECONDS = 40.0
@@ -47,6 +48,8 @@ def up(data: Path | None, agents: Path | None, *, detach: bool, print_env: bool)
         output.data(mesh.api)
         sys.stdout.flush()
 
+    # What goes on is told in lines of its own; the processes have their log files.
+    configure_logging("error", process.logging.format)
     options = launch.options_of(process, data=data, agents=agents)
     asyncio.run(launch.run_mesh(options, output.say, ready))
 

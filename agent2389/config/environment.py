@@ -86,6 +86,7 @@ OVERRIDES: tuple[Variable, ...] = tuple(
         "agent",
         "environment",
         "network",
+        "transcripts",
     }
     or variable.key == "llm.base_url"
 )

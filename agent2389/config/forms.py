@@ -38,7 +38,7 @@ class Forms:
     def normalise(self, document: dict[str, Any]) -> dict[str, Any]:
         """The document in the model's own form."""
         result = {key: value for key, value in document.items() if key != "tools"}
-        for key in ("agent", "mqtt", "llm", "ledger", "health", "routing", "budget"):
+        for key in ("agent", "mqtt", "llm", "ledger", "health", "routing", "budget", "transcripts"):
             if key in result and not isinstance(result[key], dict):
                 self._report(key, "must be a table", f"write [{key}]")
                 del result[key]
@@ -47,6 +47,7 @@ class Forms:
             ("mqtt", ("username", "password")),
             ("ledger", ("database_url", "listen_url")),
             ("health", ("token",)),
+            ("transcripts", ("mongodb_url",)),
         ):
             if key in result:
                 result[key] = self._secrets(key, dict(result[key]), names)
@@ -56,7 +57,20 @@ class Forms:
             result["routing"] = self._routing(dict(result["routing"]))
         if "tools" in document:
             result["tools"] = self._tools(document["tools"])
+        self._check_fallback(result)
         return result
+
+    def _check_fallback(self, document: dict[str, Any]) -> None:
+        budget, listed = document.get("budget", {}), document.get("llm", {}).get("endpoints", {})
+        name = budget.get("fallback_endpoint")
+        if (name is not None and name not in listed) or (
+            name is None and budget.get("on_exhausted") == "fallback"
+        ):
+            self._report(
+                "budget.fallback_endpoint",
+                "must name one of [llm.endpoints]",
+                'fallback_endpoint = "local", with a table [llm.endpoints.local]',
+            )
 
     def _agent(self, section: dict[str, Any] | None) -> dict[str, Any]:
         if not section:

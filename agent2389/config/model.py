@@ -106,8 +106,37 @@ class ToolEntry(Section):
     api_key: SecretStr | None = None
 
 
+class Price(Section):
+    """``[prices.models."NAME"]``: USD for a million tokens; ``cached`` absent: as ``input``."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    cached: float | None = Field(default=None, ge=0)
+
+
+class PricesSection(Section):
+    """``[prices]``: own prices before the shipped table; what to do with a price nobody knows
+    where money is limited: ``refuse`` the call, or count it as ``zero`` and note it.
+    """
+
+    unknown: Literal["refuse", "zero"] = "refuse"
+    models: dict[str, Price] = {}
+
+
+class TranscriptsSection(Section):
+    """``[transcripts]``: an additional sink beside the ledger, best effort."""
+
+    mongodb_url: SecretStr | None = None
+    mongodb_database: str = "agent2389"
+    queue: int = Field(default=1000, ge=1, le=100_000)
+
+
 class BudgetSection(Section):
-    """``[budget]``: limits of one task and of the agent's day and month."""
+    """``[budget]``: limits of one task and of the agent's UTC day and month.
+
+    ``on_exhausted``: ``stop`` with the partial answer, go on with the free endpoint
+    ``fallback_endpoint`` (one of ``[llm.endpoints]``, when money is used up), or ``escalate``.
+    """
 
     max_cost_per_task: float | None = Field(default=None, ge=0)
     max_tool_calls: int = Field(default=50, ge=0)
@@ -116,6 +145,8 @@ class BudgetSection(Section):
     max_seconds: float | None = Field(default=None, gt=0)
     daily_usd: float | None = Field(default=None, ge=0)
     monthly_usd: float | None = Field(default=None, ge=0)
+    on_exhausted: Literal["stop", "fallback", "escalate"] = "stop"
+    fallback_endpoint: str | None = None
 
 
 class RoutingModel(Section):
@@ -194,6 +225,8 @@ class AgentConfiguration(Section):
     toolkits: tuple[str, ...] = ()
     toolkit_config: dict[str, dict[str, Any]] = {}
     budget: BudgetSection = BudgetSection()
+    prices: PricesSection = PricesSection()
+    transcripts: TranscriptsSection = TranscriptsSection()
     routing: RoutingSection = RoutingSection()
     worker: WorkerSection = WorkerSection()
     lifecycle: LifecycleSection = LifecycleSection()

@@ -17,6 +17,7 @@ from agent2389.ledger import (
     memory_waiting,
 )
 from agent2389.ledger.fleet import AgentRecord, Beat, BeatReply
+from agent2389.ledger.memory_effects import MemoryJournal
 from agent2389.ledger.memory_tables import Tables, digest
 from agent2389.ledger.records import (
     Blob,
@@ -47,7 +48,7 @@ def _wall_clock() -> datetime:
     return datetime.now(UTC)
 
 
-class MemoryLedger:
+class MemoryLedger(MemoryJournal):
     """``ledger.port.Ledger`` without a database.
 
     No method awaits while it writes, so each is one transaction. ``now`` is the ledger's clock

@@ -139,7 +139,7 @@ def fail(tables: Tables, tenant: str, fence: Fence, failure: Failure) -> Written
     elif failure.retryable and task.attempt + 1 < task.max_attempts:
         _try_again(tables, gathered, task, problem, failure.retry_after or 0.0)
     else:
-        task.attempt = min(task.attempt + 1, task.max_attempts)
+        task.begin_anew(min(task.attempt + 1, task.max_attempts))
         if failure.escalate:
             ask_person(tables, gathered, task, problem, data=dict(problem), agent_id=task.agent_id)
         else:
@@ -153,7 +153,7 @@ def _try_again(
     ceiling = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**task.attempt)
     wait = max(at_least, ceiling * tables.chance.random())
     task.move(TaskState.QUEUED)
-    task.attempt += 1
+    task.begin_anew(task.attempt + 1)
     task.error, task.rung = problem, False
     task.run_after = tables.now() + timedelta(seconds=wait)
     note_task(

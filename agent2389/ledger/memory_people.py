@@ -66,9 +66,9 @@ def decide(
             end_task(tables, gathered, task, TaskState.CANCELLED)
         case "retry":
             restand(tables, task, current=None)
-            task.attempt = task.crashes = task.misses = 0
+            task.begin_anew(0, words[:FEEDBACK_CHARACTERS] if words else None)
+            task.crashes = task.misses = 0
             task.error = task.stop_requested = None
-            task.feedback = words[:FEEDBACK_CHARACTERS] if words else task.feedback
             queue_again(tables, gathered, task, "task.retry", data=data)
         case _:
             _settle(tables, gathered, task, data, words=words if action == "answer" else None, onward=onward)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from agent2389.ledger.fleet import AgentRecord
+from agent2389.ledger.memory_journal import JournalTables
 from agent2389.ledger.records import (
     Blob,
     Change,
@@ -81,6 +82,7 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     slot: int = 0
     state: TaskState = TaskState.QUEUED
     attempt: int = 0
+    generation: int = 0
     max_attempts: int = 3
     crashes: int = 0
     max_crashes: int = 3
@@ -109,6 +111,12 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     claimed_at: datetime | None = None
     finished_at: datetime | None = None
     states: list[TaskState] = msgspec.field(default_factory=lambda: [TaskState.QUEUED])
+
+    def begin_anew(self, attempt: int, feedback: str | None = None) -> None:
+        """Another attempt, or a person's words: a new generation of the work."""
+        if attempt != self.attempt or feedback not in (None, self.feedback):
+            self.generation += 1
+        self.attempt, self.feedback = attempt, feedback or self.feedback
 
     @property
     def is_open(self) -> bool:
@@ -261,6 +269,7 @@ class Tables:
         self.sealed: list[tuple[int, str]] = []
         self.accepted: set[Key] = set()
         self.told_to_cancel: set[Key] = set()
+        self.journal = JournalTables()
 
     def number(self) -> int:
         """The next number of the one sequence; never given twice."""

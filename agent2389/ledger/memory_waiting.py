@@ -211,7 +211,7 @@ def keep_unowned(tables: Tables, task: TaskRecord, done: Finish, *, agent_id: st
 def forward_failed(tables: Tables, gathered: Gathered, task: TaskRecord, message: str) -> None:
     """Another attempt after back-off; with the attempts used up a person is asked."""
     problem = problem_of("internal_error", message)
-    task.attempt += 1
+    task.begin_anew(task.attempt + 1)
     task.error = problem
     if task.attempt < task.max_attempts:
         ceiling = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (task.attempt - 1))

@@ -303,8 +303,8 @@ def judge(tables: Tables, gathered: Gathered, by: TaskRecord, verdict: str | Non
     if verdict == "refused":
         restand(tables, task, current=None)
         if task.attempt + 1 < task.max_attempts:
-            task.attempt += 1
-            task.feedback, task.error = said[:FEEDBACK_CHARACTERS], problem
+            task.begin_anew(task.attempt + 1, said[:FEEDBACK_CHARACTERS])
+            task.error = problem
             queue_again(tables, gathered, task, "task.refused", data=data)
             return
     ask_person(tables, gathered, task, problem, data=data, agent_id=by.agent_id)

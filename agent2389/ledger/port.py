@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Protocol
 
 from agent2389.ledger.fleet import AgentRecord, Beat, BeatReply
+from agent2389.ledger.journal import Journal
 from agent2389.ledger.records import (
     Blob,
     BoardMessage,
@@ -28,7 +29,7 @@ from agent2389.ledger.states import JobState
 from agent2389.ledger.views import AgentRow, ApprovalRow, DecisionRow, ForeignTask, JobDetail, JobRow, PoolRow
 
 
-class Ledger(Protocol):
+class Ledger(Journal, Protocol):
     """The record of work.
 
     Every method is one transaction on the ledger's clock. All raise ``Unreachable``

@@ -11,6 +11,7 @@ from agent2389.errors import NotFound
 from agent2389.ledger import queries
 from agent2389.ledger.fleet import AgentRecord, Beat, BeatReply
 from agent2389.ledger.migrate import LEDGER_VERSION
+from agent2389.ledger.postgres_effects import PostgresJournal
 from agent2389.ledger.postgres_session import Session, check_version
 from agent2389.ledger.records import (
     FIRST_VERIFICATION_SLOT,
@@ -48,7 +49,7 @@ class Identity(msgspec.Struct, frozen=True):
     tenant: str | None
 
 
-class PostgresLedger:
+class PostgresLedger(PostgresJournal):
     """``ledger.port.Ledger`` on Postgres.
 
     One connection serves claims and the owners' writes, one the beat, one everything else, so

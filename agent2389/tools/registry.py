@@ -21,7 +21,7 @@ from agent2389.tools.configured import (
 )
 from agent2389.tools.document import DocumentToolkit
 from agent2389.tools.echo import EchoToolkit
-from agent2389.tools.port import Partial, TaskScope, Tool, Toolkit, ToolOutput, ToolSettings
+from agent2389.tools.port import Effect, Partial, TaskScope, Tool, Toolkit, ToolOutput, ToolSettings
 from agent2389.tools.workspace import WorkspaceToolkit
 from agent2389.wire.limits import read_json
 
@@ -101,6 +101,11 @@ class ToolSet:
     def offered(self) -> list[tuple[str, str, Tool]]:
         """Name shown to the model, toolkit and tool of everything that is open."""
         return [(name, toolkit, tool) for name, (toolkit, tool) in self._tools.items()]
+
+    def effect_of(self, name: str, allowed: Collection[str]) -> Effect:
+        """What repeating a call of ``name`` may do; a call that is refused anyway does nothing."""
+        known = name in self._tools and name in allowed
+        return self._tools[name][1].effect if known else Effect.PURE
 
     async def call(
         self, name: str, arguments: str, scope: TaskScope, *, allowed: Collection[str] | None = None

@@ -17,6 +17,7 @@ from agent2389 import __version__
 from agent2389.agent.http import AgentFace, add_face
 from agent2389.agent.parts import Parts
 from agent2389.agent.presence import Announcer
+from agent2389.agent.routing import JournaledModel
 from agent2389.agent.task import TaskRun
 from agent2389.agent.worker import Worker
 from agent2389.broker.port import Delivery, Message
@@ -28,6 +29,7 @@ from agent2389.insight.probes import add_probes
 from agent2389.ledger.port import Ledger
 from agent2389.llm.open import Models
 from agent2389.llm.port import Model
+from agent2389.llm.prices import Prices
 from agent2389.router.build import build_fixed_router, build_router
 from agent2389.router.policy import load_policy
 from agent2389.telemetry.logs import configure_logging, register_secret
@@ -265,12 +267,16 @@ def _parts(
 ) -> Parts:
     routing = configuration.routing
     policy = load_policy(routing.policy)
+    prices = Prices(configuration.prices, configuration.llm)
     return Parts(
         configuration=configuration,
         incarnation=incarnation,
         model=models.main(),
         router=build_router(
-            routing, policy, lambda: models.routing(routing.llm), proxy=configuration.network.proxy
+            routing,
+            policy,
+            lambda: JournaledModel(models.routing(routing.llm), prices),
+            proxy=configuration.network.proxy,
         ),
         fixed_router=build_fixed_router(),
         tools=tools,

@@ -16,6 +16,7 @@ TABLES = (
     "jobs", "tasks", "results", "job_results", "blobs", "workspaces", "events", "board", "outbox",
     "agents", "intake_rejects", "tombstones", "principals", "meta", "transitions", "upkeep",
     "approvals", "commands", "pauses",
+    "messages", "transcript", "effects", "limits", "spend",
 )  # fmt: skip
 
 

@@ -140,7 +140,7 @@ async def test_nothing_gets_out_of_the_sandbox(case: dict[str, object], world: W
     ledger = MemoryLedger()
     workspace = Workspace(world.workspace.parent, ledger, "default", "t")
     workspace.path = world.workspace
-    manifest = await workspace.collect({})
+    manifest = await workspace.collect()
     msgspec.json.encode(manifest)
     for file in manifest.values():
         assert SECRET.encode() not in (await ledger.get_blob(file.sha256)).content

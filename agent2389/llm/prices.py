@@ -1,0 +1,70 @@
+"""What calls will and did cost under an agent's own price table."""
+
+import asyncio
+
+import structlog
+
+from agent2389.config.model import LlmSection, Price, PricesSection
+from agent2389.llm.messages import Reply, Request, TokenUsage
+from agent2389.llm.port import Model
+from agent2389.llm.pricing import cost_usd
+
+BYTES_PER_TOKEN = 3
+"""Fewer than a token has in the usual text, so that a reservation is rather too large than too small."""
+USUAL_ANSWER_TOKENS = 4096
+
+log = structlog.get_logger(__name__)
+
+
+class Prices:
+    """Own prices first, then what the model's adapter or the shipped table knows."""
+
+    def __init__(self, section: PricesSection, llm: LlmSection) -> None:
+        self._unknown_counts_zero = section.unknown == "zero"
+        self._models = dict(section.models)
+        if llm.price_per_million_input_usd is not None and llm.price_per_million_output_usd is not None:
+            shorthand = Price(input=llm.price_per_million_input_usd, output=llm.price_per_million_output_usd)
+            self._models.setdefault(llm.model, shorthand)
+        self._told: set[str] = set()
+
+    async def estimate(
+        self, model: Model, request: Request, *, free: bool = False
+    ) -> tuple[float | None, TokenUsage]:
+        """USD (``None``: nobody knows) and tokens that one call may use at most, roughly."""
+        size = sum(
+            len(turn.text) + sum(len(call.arguments) for call in turn.tool_calls) for turn in request.turns
+        )
+        size += sum(len(tool.description) + 200 for tool in request.tools)
+        usage = TokenUsage(
+            input=size // BYTES_PER_TOKEN + 1, output=request.max_tokens or USUAL_ANSWER_TOKENS
+        )
+        if free or model.provider == "rehearsal":
+            return 0.0, usage
+        cost = self._own(model.name, usage)
+        if cost is None:
+            # The shipped table takes a second to load the first time.
+            cost = await asyncio.to_thread(cost_usd, model.name, model.provider, usage, None)
+        if cost is None and self._unknown_counts_zero:
+            self._note(model.name)
+            return 0.0, usage
+        return cost, usage
+
+    def settled(self, model: Model, reply: Reply, *, free: bool = False) -> float | None:
+        """USD of a call that was made; ``None`` when nobody knows."""
+        if free:
+            return 0.0
+        own = self._own(model.name, reply.usage)
+        return reply.cost_usd if own is None else own
+
+    def _own(self, model: str, usage: TokenUsage) -> float | None:
+        price = self._models.get(model)
+        if price is None:
+            return None
+        cached = price.input if price.cached is None else price.cached
+        fresh = usage.input - usage.cached
+        return (fresh * price.input + usage.cached * cached + usage.output * price.output) / 1_000_000
+
+    def _note(self, model: str) -> None:
+        if model not in self._told:
+            self._told.add(model)
+            log.warning("the model's price is unknown and counts as zero", model=model)
