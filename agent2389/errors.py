@@ -18,6 +18,7 @@
     └── Signal                                not a failure: the attempt ends for a reason outside it
         ├── CancelRequested                   the producer or an operator cancelled the job
         ├── LeaseLost                         somebody else may own the task now: write nothing more
+        ├── ApprovalNeeded                    a person has to allow calls first: wait with the journal
         ├── InDoubt                           a call may have happened before a crash: a person decides
         └── DrainRequested                    the process is stopping: release the task with its progress
 
@@ -26,6 +27,7 @@ Every message says what is wrong; ``hint`` says the next step.
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Any
 
 
 class ProtocolCode(StrEnum):
@@ -197,6 +199,14 @@ class CancelRequested(Signal):
 
 class LeaseLost(Signal):
     """Stop and write nothing: the fence would refuse it anyway."""
+
+
+class ApprovalNeeded(Signal):
+    """Calls stand still until a person decided about ``requests`` (``ledger.records.ApprovalRequest``)."""
+
+    def __init__(self, requests: Sequence[Any]) -> None:
+        super().__init__(f"{len(requests)} calls need a person's approval")
+        self.requests = tuple(requests)
 
 
 class InDoubt(Signal):

@@ -22,6 +22,8 @@ class StoredTurn(Turn, frozen=True, kw_only=True, omit_defaults=True):
     rehearsal: bool = False
     finished: Finished = Finished.STOP
     failed: bool = False
+    untrusted: bool = False
+    names_addresses: bool = False
 
 
 def encode(turn: Turn | StoredTurn) -> str:
@@ -59,6 +61,19 @@ class Conversation:
         return last if last is not None and not last.tool_calls else None
 
     @property
+    def is_tainted(self) -> bool:
+        """Whether a tool brought text from outside."""
+        return any(turn.untrusted for turn in self._turns.values())
+
+    def found_addresses_in(self) -> list[str]:
+        """Texts whose addresses the model did not make: the task itself, and what was found."""
+        return [
+            turn.text
+            for turn in self._turns.values()
+            if turn.role is Role.USER or (turn.names_addresses and not turn.failed)
+        ]
+
+    @property
     def request_hash(self) -> str:
         """Of everything said so far."""
         digest = hashlib.sha256()
@@ -93,14 +108,25 @@ class Conversation:
             (slot, call) for slot, call in enumerate(calls, 1) if (self.step - 1, slot) not in self._turns
         ]
 
-    def add_result(self, slot: int, text: str, *, failed: bool) -> Message:
+    def add_result(
+        self,
+        slot: int,
+        text: str,
+        *,
+        failed: bool,
+        untrusted: bool = False,
+        names_addresses: bool = False,
+    ) -> Message:
         """A tool's result for the last turn's call at ``slot``."""
-        return self._add(self.step - 1, slot, StoredTurn(role=Role.TOOL, text=text, failed=failed))
+        turn = StoredTurn(
+            role=Role.TOOL, text=text, failed=failed, untrusted=untrusted, names_addresses=names_addresses
+        )
+        return self._add(self.step - 1, slot, turn)
 
     def add_known_result(self, slot: int, body: str) -> Message:
         """A result that the ledger kept from an earlier generation."""
         turn = msgspec.json.decode(body, type=StoredTurn)
-        return self.add_result(slot, turn.text, failed=turn.failed)
+        return self._add(self.step - 1, slot, turn)
 
     def occurrence(self, slot: int) -> int:
         """How many equal calls came before the last turn's call at ``slot``: equal calls differ by it."""

@@ -12,6 +12,7 @@ from agent2389.ledger.records import (
     Claim,
     FileRef,
     Finish,
+    Join,
     Json,
     NextTask,
     RouteDecision,
@@ -19,7 +20,7 @@ from agent2389.ledger.records import (
     Usage,
 )
 from agent2389.ledger.states import AgentState
-from agent2389.router.port import Candidate, Decision, Outcome, Router, Situation, Step
+from agent2389.router.port import Candidate, Decision, Outcome, Router, Situation, Step, Target
 from agent2389.telemetry import surroundings
 
 MAX_LISTED_BYTES = 24 * 1024
@@ -114,6 +115,23 @@ class HandOff:
             manifest=manifest,
             rehearsal=answer.rehearsal or decision.rehearsal,
             escalate=decision.outcome is Outcome.ESCALATE,
+            join=_join(claim, decision),
+            verify=_judging(claim, decision.verify, input_) if decision.verify is not None else None,
+        )
+
+    async def finish_verdict(
+        self, answer: Answer, verdict: str | None, *, used: Usage, manifest: dict[str, FileRef]
+    ) -> Finish:
+        """The end of a task that judges: nothing follows from it but its verdict."""
+        result, _, manifest = await self._result(answer.text, manifest)
+        reason = f"the judge says: {verdict}" if verdict else "the judge's answer holds no verdict"
+        return Finish(
+            result=result,
+            usage=used,
+            decision=RouteDecision(strategy="verdict", outcome=Outcome.DONE, reason=reason),
+            manifest=manifest,
+            rehearsal=answer.rehearsal,
+            verdict=verdict,
         )
 
     async def _result(
@@ -136,6 +154,37 @@ class HandOff:
             return files
         made = await stored(self._ledger, encoded, "application/json", "files.json")
         return (msgspec.structs.replace(made, preview=None),)
+
+
+def _join(claim: Claim, decision: Decision) -> Join | None:
+    """What becomes of the branches. Where some of them decide, somebody has to bring them together."""
+    join = decision.join
+    if join is None or len(decision.targets) < 2:
+        return None
+    then = join.then
+    if then is None:
+        if join.needed == len(decision.targets):
+            return None
+        then = Target(capability=claim.capability)
+    task = NextTask(
+        slot=len(decision.targets),
+        capability=then.capability,
+        agent=then.agent,
+        instruction=then.instruction or claim.instruction,
+        next=then.next,
+        reason=f"joins {join.needed} of {len(decision.targets)} branches",
+    )
+    return Join(needed=join.needed, task=task)
+
+
+def _judging(claim: Claim, judge: Target, result: Json) -> NextTask:
+    return NextTask(
+        capability=judge.capability,
+        agent=judge.agent,
+        instruction=f"Check whether the input is what this task asked for:\n\n{claim.instruction}",
+        input=result,
+        reason="the policy wants the result checked before it counts",
+    )
 
 
 def recorded(decision: Decision, seconds: float) -> RouteDecision:

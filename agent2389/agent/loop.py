@@ -5,6 +5,8 @@ from collections.abc import Callable
 import msgspec
 
 from agent2389.agent import faults
+from agent2389.agent.compaction import compacted
+from agent2389.agent.containment import Containment
 from agent2389.agent.conversation import Conversation, StoredTurn
 from agent2389.agent.files import Workspace
 from agent2389.agent.journal import TaskJournal
@@ -38,6 +40,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float | None
     max_tokens: int | None
     timeout: float
+    context_tokens: int
     fallback: Callable[[], Model] | None = None
 
 
@@ -52,6 +55,7 @@ class Loop:
         observer: Observer,
         journal: TaskJournal,
         prices: Prices,
+        containment: Containment,
         settings: Settings,
     ) -> None:
         self._model = model
@@ -60,6 +64,7 @@ class Loop:
         self._observer = observer
         self._journal = journal
         self._prices = prices
+        self._containment = containment
         self._settings = settings
         self._free = False
 
@@ -83,7 +88,14 @@ class Loop:
                     self._meter.before_tool_call(running.partial)
                     self._meter.add(Usage(tool_calls=1))
                 turn = ToolTurn(
-                    self._tools, self._journal, conversation, workspace, self._observer, scope, allowed
+                    self._tools,
+                    self._journal,
+                    conversation,
+                    workspace,
+                    self._observer,
+                    scope,
+                    self._containment,
+                    allowed,
                 )
                 await turn.run(calls)
             else:
@@ -146,7 +158,7 @@ class Loop:
         if left is not None:
             timeout = max(min(timeout, left), LEAST_ANSWER_SECONDS)
         return Request(
-            turns=conversation.turns,
+            turns=compacted(conversation.turns, settings.context_tokens),
             tools=specs,
             temperature=settings.temperature,
             max_tokens=settings.max_tokens,

@@ -1,12 +1,13 @@
 """One claimed task from its first turn to the write that ends it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import structlog
 
 from agent2389.agent import faults
+from agent2389.agent.containment import Containment
 from agent2389.agent.conversation import Conversation
 from agent2389.agent.files import Workspace
 from agent2389.agent.handoff import HandOff
@@ -15,9 +16,11 @@ from agent2389.agent.limits import Limits, Meter, effective
 from agent2389.agent.loop import Answer, Loop, Settings
 from agent2389.agent.parts import Parts, Running, StopReason
 from agent2389.agent.prompt import opening_turns
-from agent2389.agent.routing import ROUTING_STEP, routing_for
+from agent2389.agent.routing import ROUTING_STEP, JournaledModel, routing_for
+from agent2389.agent.verdict import verdict_of
 from agent2389.errors import (
     Agent2389Error,
+    ApprovalNeeded,
     BudgetExceeded,
     CancelRequested,
     ConfigurationError,
@@ -30,7 +33,7 @@ from agent2389.errors import (
 from agent2389.ledger.blobs import begun
 from agent2389.ledger.journal import Resumed
 from agent2389.ledger.port import Ledger
-from agent2389.ledger.records import Claim, Failure, FileRef, Written
+from agent2389.ledger.records import ApprovalRequest, Claim, Failure, FileRef, Finish, Waiting, Written
 from agent2389.llm.port import Model
 from agent2389.llm.prices import Prices
 from agent2389.router.port import Router
@@ -55,7 +58,9 @@ class TaskRun:
         self._fallback: Model | None = None
 
     async def run(self, running: Running) -> str:
-        """Work on the task. Returns its outcome: completed, failed, escalated, cancelled, released, lost."""
+        """Work on the task. Returns its outcome: completed, failed, escalated, waiting, cancelled, released,
+        lost.
+        """
         claim = running.claim
         faults.reach("task.claimed")
         limits = effective(claim, self._parts.configuration)
@@ -73,6 +78,8 @@ class TaskRun:
                 return "lost"
             except CancelRequested:
                 return await self._stop_task(running, running.partial)
+            except ApprovalNeeded as needed:
+                return await self._wait_for_people(running, workspace, needed.requests)
             except InDoubt as doubt:
                 return await self._escalate(running, "in_doubt", str(doubt))
             except BudgetExceeded as error:
@@ -100,13 +107,7 @@ class TaskRun:
         faults.reach("files.laid_out")
         answer = await self._answer(running, journal, past, meter, workspace)
         faults.reach("answer.ready")
-        with routing_for(journal):
-            decision, seconds = await self._handoff.decide(claim, answer, self._router(claim))
-        faults.reach("routing.decided")
-        manifest = await workspace.collect()
-        finish = await self._handoff.finish(
-            claim, answer, decision, seconds=seconds, used=meter.usage, manifest=manifest
-        )
+        finish = await self._finish(running, answer, journal, meter, workspace)
         faults.reach("finish.before_write")
         written = await self._write(running, lambda: self._ledger.finish(claim.fence, finish, claim.job_id))
         faults.reach("finish.written")
@@ -116,6 +117,24 @@ class TaskRun:
         if written.verdict == "cancel":
             return await self._stop_task(running, answer.text)
         return "completed"
+
+    async def _finish(
+        self, running: Running, answer: Answer, journal: TaskJournal, meter: Meter, workspace: Workspace
+    ) -> Finish:
+        claim = running.claim
+        if claim.verifies is not None:
+            judge = JournaledModel(self._model(claim), self._prices)
+            with routing_for(journal):
+                verdict = await verdict_of(answer.text, judge, self._parts.configuration.llm.timeout)
+            manifest = await workspace.collect()
+            return await self._handoff.finish_verdict(answer, verdict, used=meter.usage, manifest=manifest)
+        with routing_for(journal):
+            decision, seconds = await self._handoff.decide(claim, answer, self._router(claim))
+        faults.reach("routing.decided")
+        manifest = await workspace.collect()
+        return await self._handoff.finish(
+            claim, answer, decision, seconds=seconds, used=meter.usage, manifest=manifest
+        )
 
     async def _answer(
         self, running: Running, journal: TaskJournal, past: Resumed, meter: Meter, workspace: Workspace
@@ -132,7 +151,9 @@ class TaskRun:
             self._parts.observer,
             journal,
             self._prices,
+            Containment(configuration.approvals, self._parts.tools, claim, {spec.name for spec in specs}),
             Settings(
+                context_tokens=configuration.llm.context_tokens,
                 temperature=configuration.llm.temperature,
                 max_tokens=configuration.llm.max_tokens,
                 timeout=configuration.llm.timeout,
@@ -185,6 +206,7 @@ class TaskRun:
             usage=meter.usage,
             partial=begun(error.partial if isinstance(error, BudgetExceeded) else running.partial),
             retry_after=getattr(error, "retry_after", None) if run_failed else None,
+            escalate=self._parts.configuration.lifecycle.on_failure == "escalate",
         )
         log.warning(
             "task failed",
@@ -223,6 +245,24 @@ class TaskRun:
             running, lambda: self._ledger.escalate_task(fence, reason, message, begun(running.partial))
         )
         return "lost" if written is None or written.verdict == "fenced" else "escalated"
+
+    async def _wait_for_people(
+        self, running: Running, workspace: Workspace, requests: Sequence[ApprovalRequest]
+    ) -> str:
+        """T24: the lease is given up, journal and files are kept; the last decision wakes the task."""
+        claim = running.claim
+        manifest = await workspace.collect()
+        await self._ledger.checkpoint(claim.fence, manifest)
+        waiting = Waiting(reason="approval", approvals=tuple(requests))
+        written = await self._write(running, lambda: self._ledger.wait(claim.fence, waiting))
+        if written is None or written.verdict == "fenced":
+            return "lost"
+        if written.verdict == "cancel":
+            return await self._stop_task(running, running.partial)
+        if written.verdict == "already":
+            # Everything was decided meanwhile: whoever claims it next sees how.
+            await self._write(running, lambda: self._ledger.release(claim.fence, "decided"))
+        return "waiting"
 
     async def _stop_task(self, running: Running, partial: str) -> str:
         await self._write(running, lambda: self._ledger.stop_task(running.claim.fence, begun(partial)))

@@ -7,17 +7,21 @@ from collections.abc import Sequence
 import msgspec
 
 from agent2389.agent import faults
+from agent2389.agent.containment import Containment, Standing
 from agent2389.agent.conversation import Conversation, call_key
 from agent2389.agent.files import Workspace
 from agent2389.agent.journal import TaskJournal
 from agent2389.agent.parts import Observer
+from agent2389.errors import ApprovalNeeded
 from agent2389.ledger.journal import Amounts, EffectAnswer, EffectEnd, EffectStart, Message
+from agent2389.ledger.records import ApprovalRequest
 from agent2389.llm.messages import ToolCall
 from agent2389.telemetry import surroundings
 from agent2389.tools.port import Effect, TaskScope
 from agent2389.tools.registry import ToolSet
 
 USUAL_SECONDS = 1.0
+REJECTED = "A person refused this call. Go on without it."
 
 
 class ToolTurn:
@@ -36,6 +40,7 @@ class ToolTurn:
         workspace: Workspace,
         observer: Observer,
         scope: TaskScope,
+        containment: Containment,
         allowed: frozenset[str],
     ) -> None:
         self._tools = tools
@@ -44,12 +49,40 @@ class ToolTurn:
         self._workspace = workspace
         self._observer = observer
         self._scope = scope
+        self._containment = containment
         self._allowed = allowed
+        self._free: set[int] = set()
         self._writing = 0
         self._changed: list[tuple[EffectEnd, Message]] = []
 
     async def run(self, calls: Sequence[tuple[int, ToolCall]]) -> int:
-        """Make the calls that were not made yet; how many these were. Raises what the journal raises."""
+        """Make the calls that were not made yet; how many these were. Raises what the journal raises.
+
+        Raises ``ApprovalNeeded`` when all that may be done without a person is done.
+        """
+        waiting = await self._sorted_out(calls)
+        calls = [(slot, call) for slot, call in calls if slot in self._free]
+        made = await self._make_all(calls) if calls else 0
+        if waiting:
+            raise ApprovalNeeded(waiting)
+        return made
+
+    async def _sorted_out(self, calls: Sequence[tuple[int, ToolCall]]) -> list[ApprovalRequest]:
+        """Answers refused calls, remembers free ones; the questions for the others."""
+        questions = []
+        for slot, call in calls:
+            occurrence = self._conversation.occurrence(slot)
+            match self._containment.standing(call, occurrence, self._conversation):
+                case Standing.FREE:
+                    self._free.add(slot)
+                case Standing.REJECTED:
+                    message = self._conversation.add_result(slot, REJECTED, failed=True)
+                    await self._journal.end([], [message])
+                case Standing.ASK:
+                    questions.append(self._containment.question(call, occurrence))
+        return questions
+
+    async def _make_all(self, calls: Sequence[tuple[int, ToolCall]]) -> int:
         starts = [self._start(slot, call) for slot, call in calls]
         faults.reach("tools.before_begin")
         answers = await self._journal.begin(starts)
@@ -70,7 +103,7 @@ class ToolTurn:
         return len(fresh)
 
     def _start(self, slot: int, call: ToolCall) -> EffectStart:
-        effect = self._tools.effect_of(call.name, self._allowed)
+        effect = self._tools.effect_of(call.name, call.arguments, self._allowed)
         occurrence = self._conversation.occurrence(slot)
         key = call_key(self._scope.task_id, call, occurrence)
         arguments = call.arguments.encode("utf-8", "surrogatepass")
@@ -105,7 +138,14 @@ class ToolTurn:
         end = EffectEnd(
             step=start.step, call=start.call, failed=output.failed, used=Amounts(seconds=round(seconds, 6))
         )
-        message = self._conversation.add_result(start.call, output.text, failed=output.failed)
+        tool = self._tools.tool(call.name, self._allowed)
+        message = self._conversation.add_result(
+            start.call,
+            output.text,
+            failed=output.failed,
+            untrusted=output.untrusted,
+            names_addresses=tool is not None and tool.finds_addresses,
+        )
         if output.changed_files:
             self._changed.append((end, message))
         else:

@@ -75,7 +75,8 @@ class Endpoint(Section):
 class LlmSection(Section):
     """``[llm]``: the model this agent thinks with; times in seconds.
 
-    ``fallback`` are names of ``endpoints``, asked in order when the model fails.
+    ``fallback`` are names of ``endpoints``, asked in order when the model fails. Longer
+    conversations than ``context_tokens`` are shown to the model with old tool results shortened.
     """
 
     provider: Provider = "openai"
@@ -86,6 +87,7 @@ class LlmSection(Section):
     system_prompt: str = ""
     temperature: float | None = Field(default=None, ge=0, le=2)
     max_tokens: int | None = Field(default=None, gt=0)
+    context_tokens: int = Field(default=100_000, ge=1000)
     timeout: float = Field(default=180, gt=0)
     max_retries: int = Field(default=3, ge=0, le=20)
     fallback: tuple[str, ...] = ()
@@ -129,6 +131,18 @@ class TranscriptsSection(Section):
     mongodb_url: SecretStr | None = None
     mongodb_database: str = "agent2389"
     queue: int = Field(default=1000, ge=1, le=100_000)
+
+
+class ApprovalsSection(Section):
+    """``[approvals]``: which calls wait for a person.
+
+    ``unsafe``: calls that act outside the workspace wait once text from outside was read
+    (``tainted``), ``always``, or ``never``. ``always`` and ``never`` name single tools.
+    """
+
+    unsafe: Literal["tainted", "always", "never"] = "tainted"
+    always: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
 
 
 class BudgetSection(Section):
@@ -188,7 +202,11 @@ class WorkerSection(Section):
 
 
 class LifecycleSection(Section):
-    """``[lifecycle]``."""
+    """``[lifecycle]``. ``on_failure``: when a task's attempts are used up it is ``dead``, or a person is
+    asked (``escalate``).
+    """
+
+    on_failure: Literal["dead", "escalate"] = "dead"
 
     drain_timeout_secs: float = Field(default=30, ge=0)
 
@@ -225,6 +243,7 @@ class AgentConfiguration(Section):
     toolkits: tuple[str, ...] = ()
     toolkit_config: dict[str, dict[str, Any]] = {}
     budget: BudgetSection = BudgetSection()
+    approvals: ApprovalsSection = ApprovalsSection()
     prices: PricesSection = PricesSection()
     transcripts: TranscriptsSection = TranscriptsSection()
     routing: RoutingSection = RoutingSection()

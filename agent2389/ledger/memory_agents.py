@@ -239,7 +239,7 @@ def _claim_record(tables: Tables, task: TaskRecord, token: str) -> Claim:
         verifies=task.verifies,
         branch_of=task.joins,
         approvals={
-            row.arguments_sha256: row.state
+            f"{row.tool}:{row.arguments_sha256}": row.state
             for key, row in tables.approvals.items()
             if (key[0], row.task_id) == (task.tenant, task.task_id)
         },

@@ -45,8 +45,8 @@ def wait(tables: Tables, tenant: str, fence: Fence, waiting: Waiting) -> Written
 
 
 def _ask(tables: Tables, task: TaskRecord, request: ApprovalRequest) -> None:
-    known = {(row.task_id, row.arguments_sha256) for row in tables.approvals.values()}
-    if (task.task_id, request.arguments_sha256) in known:
+    known = {(row.task_id, row.tool, row.arguments_sha256) for row in tables.approvals.values()}
+    if (task.task_id, request.tool, request.arguments_sha256) in known:
         return
     asked = ApprovalRow(
         **{**msgspec.structs.asdict(request), "question": request.question[:QUESTION_CHARACTERS]},

@@ -181,8 +181,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """A task won: everything an agent needs to do it, and the fence.
 
     ``feedback`` is what a judge or a person wants done differently. ``verifies`` is the task whose
-    result this one judges, ``branch_of`` the task that joins this branch. ``approvals`` maps the
-    SHA-256 of a tool call's arguments to ``pending`` | ``approved`` | ``rejected``.
+    result this one judges, ``branch_of`` the task that joins this branch. ``approvals`` maps
+    ``TOOL:SHA256`` (of the call's arguments) to ``pending`` | ``approved`` | ``rejected``.
     """
 
     fence: Fence

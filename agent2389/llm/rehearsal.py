@@ -32,7 +32,9 @@ from agent2389.llm.rehearsal_text import words
 
 CHARACTERS_PER_TOKEN = 4
 _FILE_LINE = re.compile(r"^- (.+) \([^()]*, \d+ bytes\)$", re.MULTILINE)
-_SECTION = re.compile(r"\n\n## (Input|Earlier steps|Files in the workspace)\n\n")
+_SECTION = re.compile(
+    r"\n\n## (Input|Earlier steps|What to do differently|Files in the workspace|Your answer)\n\n"
+)
 _READING = frozenset(words("extract text read document"))
 
 

@@ -118,7 +118,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     ``fallback`` says why the configured strategy was not followed, if it was not. ``flags``
     name what a person should look at (``announced:editor``, ``returned:writing``).
     ``prompt_sha256`` is that of the routing prompt, ``model_seconds`` the time spent waiting
-    for a model or gatekeeper. ``join`` stands when there are several targets.
+    for a model or gatekeeper. ``join`` stands when there are several targets. ``verify`` names who
+    judges the answer before the decision is followed.
     """
 
     outcome: Outcome
@@ -126,6 +127,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     targets: tuple[Target, ...] = ()
     join: Join | None = None
+    verify: Target | None = None
     candidates: tuple[Considered, ...] = ()
     rejected: tuple[Rejected, ...] = ()
     fallback: str | None = None

@@ -1,4 +1,4 @@
-"""The verification policy: some results end a job only after a judge has seen them."""
+"""The verification policy: some results end a job only after somebody else has judged them."""
 
 import msgspec
 
@@ -12,7 +12,7 @@ VERDICT_CHARACTERS = 300
 def verified(
     decision: Decision, situation: Situation, candidates: tuple[Candidate, ...], verify: Verify
 ) -> Decision:
-    """``decision``, or what the policy asks for instead of an unchecked or refused end."""
+    """``decision``, with who judges an unchecked end; or what follows a judge's refusal instead of an end."""
     if not verify.by or decision.outcome is not Outcome.DONE:
         return decision
     names = {candidate.capability for candidate in candidates}
@@ -21,7 +21,9 @@ def verified(
     if not _is_unchecked(situation, verify):
         return decision
     if verify.by in names:
-        return _hand(decision, verify.by, f"the policy lets {verify.by} check the result first", "unverified")
+        return msgspec.structs.replace(
+            decision, verify=Target(capability=verify.by), flags=(*decision.flags, "unverified")
+        )
     if verify.without_judge == "done":
         return msgspec.structs.replace(decision, flags=(*decision.flags, "unverified"))
     return _ask(decision, f"the policy wants {verify.by} to check this, and nobody of it can", "unverified")

@@ -135,6 +135,9 @@ class HttpToolkit:
                 parameters=_parameters(self._form.methods),
                 call=self._call,
                 effect=self._effect(),
+                effect_of=self._effect_of,
+                address="url",
+                finds_addresses=True,
                 timeout=self._form.seconds + 10,
                 output_cap=MAX_SHOWN_CHARACTERS + 4096,
             ),
@@ -146,6 +149,16 @@ class HttpToolkit:
         if methods <= _READING:
             return Effect.PURE
         if methods <= _REPEATABLE:
+            return Effect.IDEMPOTENT
+        return Effect.KEYED if self._form.idempotency_header else Effect.UNSAFE
+
+    def _effect_of(self, arguments: Mapping[str, Any]) -> Effect:
+        method = str(arguments.get("method", "GET")).upper()
+        if method in _READING:
+            # What a model says in headers or a body can carry anything that it has read.
+            carries = any(arguments.get(name) is not None for name in ("headers", "body", "json"))
+            return Effect.IDEMPOTENT if carries else Effect.PURE
+        if method in _REPEATABLE:
             return Effect.IDEMPOTENT
         return Effect.KEYED if self._form.idempotency_header else Effect.UNSAFE
 

@@ -45,7 +45,10 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     """One thing an agent may do.
 
     ``parameters`` is a JSON Schema object against which arguments are checked before
-    ``call``; ``timeout`` in seconds; ``output_cap`` in characters.
+    ``call``; ``timeout`` in seconds; ``output_cap`` in characters. ``effect_of`` tells the effect of
+    a call by its arguments where calls differ. ``acts_outside``: it changes or tells something beyond
+    the task's workspace though it may be repeated. ``address`` names the argument that says where a
+    call goes; ``finds_addresses``: its outputs name addresses that may be followed.
     """
 
     name: str
@@ -53,8 +56,16 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any]
     call: Call
     effect: Effect = Effect.PURE
+    effect_of: Callable[[Mapping[str, Any]], Effect] | None = None
+    acts_outside: bool = False
+    address: str | None = None
+    finds_addresses: bool = False
     timeout: float = 60.0
     output_cap: int = 20_000
+
+    def effect_with(self, arguments: Mapping[str, Any]) -> Effect:
+        """The effect of a call with ``arguments``."""
+        return self.effect if self.effect_of is None else self.effect_of(arguments)
 
 
 class ToolSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -102,10 +102,24 @@ class ToolSet:
         """Name shown to the model, toolkit and tool of everything that is open."""
         return [(name, toolkit, tool) for name, (toolkit, tool) in self._tools.items()]
 
-    def effect_of(self, name: str, allowed: Collection[str]) -> Effect:
-        """What repeating a call of ``name`` may do; a call that is refused anyway does nothing."""
-        known = name in self._tools and name in allowed
-        return self._tools[name][1].effect if known else Effect.PURE
+    def tool(self, name: str, allowed: Collection[str] | None = None) -> Tool | None:
+        """The tool that a call of ``name`` would run."""
+        if name not in self._tools or (allowed is not None and name not in allowed):
+            return None
+        return self._tools[name][1]
+
+    def arguments(self, name: str, arguments: str) -> dict[str, Any] | None:
+        """The arguments as the tool would get them, or ``None`` for what would be refused."""
+        try:
+            return self._checked(name, arguments) if name in self._tools else None
+        except InputRefused:
+            return None
+
+    def effect_of(self, name: str, arguments: str, allowed: Collection[str]) -> Effect:
+        """What repeating a call may do; a call that is refused anyway does nothing."""
+        tool = self.tool(name, allowed)
+        values = self.arguments(name, arguments) if tool is not None else None
+        return Effect.PURE if tool is None or values is None else tool.effect_with(values)
 
     async def call(
         self, name: str, arguments: str, scope: TaskScope, *, allowed: Collection[str] | None = None
@@ -115,17 +129,13 @@ class ToolSet:
         ``allowed`` are the names shown to the model (``specs``); a tool that a job removed
         must not run because a model guesses its name. ``None`` allows all.
         """
-        if name not in self._tools or (allowed is not None and name not in allowed):
+        tool = self.tool(name, allowed)
+        if tool is None:
             return ToolOutput(text=f"there is no tool named {name[:64]!r}", failed=True)
-        _, tool = self._tools[name]
         try:
-            values = read_json(arguments.encode("utf-8", "surrogatepass") or b"{}")
+            values = self._checked(name, arguments)
         except InputRefused as refused:
             return ToolOutput(text=f"the arguments are refused: {refused}", failed=True)
-        problem = next(iter(self._validators[name].iter_errors(values)), None)
-        if problem is not None:
-            where = ".".join(str(part) for part in problem.instance_path) or "arguments"
-            return ToolOutput(text=f"{where}: {str(problem.message)[:300]}", failed=True)
         try:
             async with asyncio.timeout(tool.timeout):
                 output = await tool.call(values, scope)
@@ -137,6 +147,15 @@ class ToolSet:
             log.exception("tool failed unexpectedly", tool=name)
             return ToolOutput(text=f"{name} failed for an internal reason", failed=True)
         return _capped(output, tool.output_cap)
+
+    def _checked(self, name: str, arguments: str) -> dict[str, Any]:
+        values = read_json(arguments.encode("utf-8", "surrogatepass") or b"{}")
+        problem = next(iter(self._validators[name].iter_errors(values)), None)
+        if problem is not None:
+            where = ".".join(str(part) for part in problem.instance_path) or "arguments"
+            raise InputRefused("invalid", f"{where}: {str(problem.message)[:300]}")
+        checked: dict[str, Any] = values
+        return checked
 
     async def _open_toolkit(self, name: str) -> str | None:
         if name in self._open:

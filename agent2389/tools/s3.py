@@ -111,6 +111,7 @@ class S3Toolkit:
             parameters=parameters,
             call=self._guarded(work),
             effect=effect,
+            acts_outside=name in ("s3_upload", "s3_delete"),
             timeout=seconds,
         )
 

@@ -92,6 +92,8 @@ class WebToolkit:
             description="Read a public web page or text document: its title and text. Long ones in parts.",
             parameters=_FETCH_PARAMETERS,
             call=self._call_fetch,
+            address="url",
+            finds_addresses=True,
             timeout=seconds + 10,
             output_cap=MOST_CHARACTERS + 4096,
         )
@@ -100,6 +102,7 @@ class WebToolkit:
             description="Search the web. Returns titles, addresses and snippets; read pages with fetch_url.",
             parameters=_SEARCH_PARAMETERS,
             call=self._call_search,
+            finds_addresses=True,
             timeout=seconds + 5,
         )
         return (fetch,) if self._no_search else (search, fetch)

@@ -96,7 +96,7 @@ def _in_thread(work: Callable[[Path, Mapping[str, Any]], str], *, writes: bool) 
         except OSError as error:
             # strerror only: the full text would show a path of this machine.
             return ToolOutput(text=f"failed: {error.strerror}", failed=True)
-        return ToolOutput(text=text, changed_files=writes)
+        return ToolOutput(text=text, changed_files=writes, untrusted=not writes)
 
     return call
 

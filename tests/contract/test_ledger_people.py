@@ -299,7 +299,7 @@ async def test_an_approval_is_shown_and_wakes_the_task(ledger: SteppedLedger) ->
     assert [wake.task_id for wake in written.effects.wakes] == [fence.task_id]
     assert [row.payload for row in await ledger.lease_board(50) if row.kind == "approval"] == [None]
     again = await claim_one(ledger, "r1-incarnation")
-    assert again.approvals == {asked.arguments_sha256: "approved"}
+    assert again.approvals == {f"{asked.tool}:{asked.arguments_sha256}": "approved"}
     assert (
         await ledger.wait(again.fence, Waiting(reason="approval", approvals=(asked,)))
     ).verdict == "already"

@@ -138,7 +138,8 @@ async def test_without_fan_out_the_model_is_not_offered_it() -> None:
 async def test_a_result_is_checked_before_the_job_ends() -> None:
     policy = Policy(verify=Verify(by="judging", of=("writing",)))
     unchecked = await guarded(policy, own_capability="writing", agent_id="w")
-    assert (unchecked.targets[0].name, unchecked.flags) == ("judging", ("unverified",))
+    assert (unchecked.outcome, unchecked.flags) == (Outcome.DONE, ("unverified",))
+    assert unchecked.verify == Target(capability="judging")
     notes = await guarded(policy, own_capability="research")
     assert notes.outcome is Outcome.DONE
     approved = await guarded(

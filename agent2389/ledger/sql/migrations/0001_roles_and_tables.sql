@@ -319,7 +319,7 @@ CREATE TABLE agent2389.approvals (
     asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     decided_at timestamptz,
     PRIMARY KEY (tenant, approval_id),
-    UNIQUE (tenant, task_id, arguments_sha256),
+    UNIQUE (tenant, task_id, tool, arguments_sha256),
     CHECK ((state = 'pending') = (decided_at IS NULL))
 );
 

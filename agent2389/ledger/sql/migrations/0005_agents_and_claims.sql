@@ -103,7 +103,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         'crashes', task.crashes, 'priority', j.priority,
         'instruction', coalesce(task.instruction, j.instruction), 'input', task.input, 'next', task.next,
         'feedback', task.feedback, 'verifies', task.verifies, 'branch_of', task.joins,
-        'approvals', coalesce((SELECT jsonb_object_agg(p.arguments_sha256, p.state) FROM agent2389.approvals p
+        'approvals', coalesce((SELECT jsonb_object_agg(p.tool || ':' || p.arguments_sha256, p.state) FROM agent2389.approvals p
             WHERE p.tenant = task.tenant AND p.task_id = task.task_id), '{}'),
         'submission', j.submission,
         'manifest', coalesce((SELECT manifest FROM agent2389.workspaces w

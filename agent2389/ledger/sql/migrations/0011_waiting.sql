@@ -22,7 +22,7 @@ BEGIN
         INSERT INTO agent2389.approvals (tenant, approval_id, job_id, task_id, tool, arguments, arguments_sha256, question)
         VALUES (t, item ->> 'approval_id', (f.task).job_id, of_task, item ->> 'tool', item ->> 'arguments',
             item ->> 'arguments_sha256', left(item ->> 'question', 2000))
-        ON CONFLICT (tenant, task_id, arguments_sha256) DO NOTHING RETURNING * INTO asked;
+        ON CONFLICT (tenant, task_id, tool, arguments_sha256) DO NOTHING RETURNING * INTO asked;
         IF FOUND THEN
             PERFORM agent2389.show_on_board(t, 'approval', ARRAY[asked.approval_id], jsonb_build_object(
                 'approval_id', asked.approval_id, 'job_id', asked.job_id, 'task_id', asked.task_id,
