@@ -157,11 +157,11 @@ def transport() -> list[dict]:
     found.append(case("17 MB of white space", RETRY, mode="whole", text=" " * 1024, repeat=17 * 1024))
     found.append(
         case(
-            "17 MB of comments",
+            "65 MB of comments",
             RETRY,
             mode="stream",
-            text=": ping\n\n" * 128,
-            repeat=17 * 1024,
+            text=": " + "ping" * 2048 + "\n\n",
+            repeat=65 * 128,
             content_type="text/event-stream",
         )
     )
@@ -346,7 +346,9 @@ def google_outcome(path: str, name: str) -> dict[str, Any]:
     if path.endswith("args"):
         return {"reply": {"calls": 1}} if name in {"null", "empty object", "object"} else RETRY
     if path.endswith("finishReason"):
-        return {"reply": {"text": "fine", "calls": 1}} if name in TEXTS | {"null"} else RETRY
+        # The SDK looks the word up among its own and cannot do that with half a character.
+        readable = (TEXTS | {"null"}) - {"surrogate"}
+        return {"reply": {"text": "fine", "calls": 1}} if name in readable else RETRY
     if path.endswith("promptTokenCount"):
         return {"reply": {"text": "fine"}} if name in {"null", "true", "zero", "minus one"} else RETRY
     return {"reply": {"text": "fine"}} if name in {"null", "empty object", "object"} else RETRY
@@ -748,7 +750,7 @@ def deviations() -> list[dict]:
     table: list[tuple[str, dict, Any]] = [
         (
             "no id, no object, no created, no usage",
-            {"reply": {"text": "fine", "usage": [5, 1, 0]}},
+            {"reply": {"text": "fine", "usage": [4, 1, 0]}},
             whole({"content": "fine"}),
         ),
         ("arguments an object", one, whole(calls({"function": {"name": name, "arguments": lake}}))),
@@ -936,7 +938,9 @@ def structures() -> list[dict]:
         "two objects": ('{"name": "a"} {"name": "b"}', None),
         "deep": ('{"name": {BRACKETS}', None),
         "digits": ('{"name": {DIGITS}}', None),
-        "nul": ('{"name": "\x00"}', None),
+        "nul": ('{"name": "\x00"}', {"name": "\ufffd"}),
+        "escaped nul": ('{"name": "\\u0000"}', {"name": "\ufffd"}),
+        "half a surrogate": ('{"name": "\\ud800"}', {"name": "?"}),
         "the key": ('{"name": "{KEY}"}', {"name": "********"}),
         "single quotes": ("{'name': 'blue'}", None),
         "trailing comma": ('{"name": "blue",}', None),

@@ -51,10 +51,12 @@ def failure_of_status(status: int, headers: Mapping[str, str] | None = None, bod
         if code in _MEANING:
             message, retryable, hint = _MEANING[code]
             return ModelFailed(f"{message} (HTTP {status})", retryable=retryable, status=status, hint=hint)
+    # A pause of 0 is a pause that was named: only a missing one is looked for in the body.
+    pause = retry_after(headers or {})
     return ModelFailed(
         f"the model endpoint {_what(status)} (HTTP {status})",
         retryable=status >= 500 or status in _TRANSIENT,
-        retry_after=retry_after(headers or {}) or _delay_in(body),
+        retry_after=_delay_in(body) if pause is None else pause,
         status=status,
         hint=_hint(status),
     )

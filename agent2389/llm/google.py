@@ -129,8 +129,9 @@ def _arguments(model: str, asked: Asked) -> dict[str, Any]:
         forced = {"mode": "ANY", "allowed_function_names": [asked.forced]}
         settings["tool_config"] = {"function_calling_config": forced}
     if request.schema is not None:
-        settings["response_mime_type"] = "application/json"
-        settings["response_json_schema"] = request.schema.schema
+        # Under its own name the SDK would parse the answer, too, and break on what only needs a repair.
+        shape = {"responseMimeType": "application/json", "responseJsonSchema": request.schema.schema}
+        settings["http_options"] = {"extra_body": {"generationConfig": shape}}
     if request.temperature is not None:
         settings["temperature"] = request.temperature
     if request.max_tokens is not None:
@@ -200,10 +201,11 @@ class _Gathered:
             self.answered, self.reason = True, "SAFETY"
         text = ""
         for candidate in [*items(peek(chunk, "candidates"))][:1]:
-            self.answered = True
-            reason = peek(candidate, "finish_reason")
+            reason, content = peek(candidate, "finish_reason"), peek(candidate, "content")
+            # The SDK makes empty candidates of anything that can be walked through, even of a text.
+            self.answered = self.answered or reason is not None or content is not None
             self.reason = label(peek(reason, "value") or reason) or self.reason
-            for part in items(peek(peek(candidate, "content"), "parts")):
+            for part in items(peek(content, "parts")):
                 text += self._part(part)
         if self.reason in _NONSENSE:
             raise unusable(f"it says {self.reason}")

@@ -8,7 +8,7 @@ import jsonschema_rs
 import msgspec
 
 from agent2389.llm.messages import Request, Role, Schema, ToolSpec, Turn
-from agent2389.llm.replies import Raw
+from agent2389.llm.replies import Raw, text_of
 
 
 class Mechanism(StrEnum):
@@ -93,12 +93,25 @@ def parsed(text: str) -> dict[str, Any] | None:
     """The JSON object in a reply: the whole text, or the object between its first and last brace."""
     for candidate in (text, text[text.find("{") : text.rfind("}") + 1]):
         try:
-            value = json.loads(candidate, parse_constant=_refuse)
+            value = _storable(json.loads(candidate, parse_constant=_refuse))
         except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
             return value
     return None
+
+
+def _storable(value: Any) -> Any:
+    """``value`` without the characters that JSON can spell but no database takes."""
+    match value:
+        case str():
+            return text_of(value)
+        case dict():
+            return {text_of(name): _storable(part) for name, part in value.items()}
+        case list():
+            return [_storable(part) for part in value]
+        case _:
+            return value
 
 
 def _refuse(constant: str) -> None:

@@ -8,6 +8,8 @@ import httpx2
 from agent2389.errors import ModelFailed
 
 LARGEST_ANSWER_BYTES: Final = 16 * 1024 * 1024
+LARGEST_STREAM_BYTES: Final = 64 * 1024 * 1024
+"""A stream spends up to 300 bytes on every token, and the longest answers have 128,000 of them."""
 CONNECT_SECONDS: Final = 10.0
 _LIMITS: Final = httpx2.Limits(max_connections=1000, max_keepalive_connections=100)
 
@@ -33,21 +35,23 @@ async def _limit(response: httpx2.Response) -> None:
         raise ModelFailed("the model endpoint compresses its answers although it was asked not to")
     stream = response.stream
     assert isinstance(stream, httpx2.AsyncByteStream)
-    response.stream = _Counted(stream)
+    streamed = response.headers.get("content-type", "").startswith("text/event-stream")
+    response.stream = _Counted(stream, LARGEST_STREAM_BYTES if streamed else LARGEST_ANSWER_BYTES)
 
 
 class _Counted(httpx2.AsyncByteStream):
     """A body that ends in an error instead of filling the memory."""
 
-    def __init__(self, inner: httpx2.AsyncByteStream) -> None:
+    def __init__(self, inner: httpx2.AsyncByteStream, largest: int) -> None:
         self._inner = inner
+        self._largest = largest
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = LARGEST_ANSWER_BYTES
+        left = self._largest
         async for piece in self._inner:
             left -= len(piece)
             if left < 0:
-                megabytes = LARGEST_ANSWER_BYTES // 1024**2
+                megabytes = self._largest // 1024**2
                 raise ModelFailed(f"the model endpoint's answer is larger than {megabytes} MB")
             yield piece
 

@@ -24,12 +24,12 @@ pytestmark = [
 ]
 CORPUS = ROOT / "tests" / "corpus" / "provider_replies"
 CANARY = "cnry-7Qx2mVb9Lr4Tz8"
-MANY = {"{LONG}": "L" * 100_000, "{BRACKETS}": "[" * 100_000, "{DIGITS}": "9" * 20_000}
+MANY = {"{LONG}": "L" * 20_000, "{BRACKETS}": "[" * 100_000, "{DIGITS}": "9" * 20_000}
 NAMED = Schema(
     "named",
     {
         "type": "object",
-        "properties": {"name": {"type": "string", "pattern": "^[^\\u0000]*$"}},
+        "properties": {"name": {"type": "string"}},
         "required": ["name"],
         "additionalProperties": False,
     },
