@@ -152,5 +152,5 @@ class PlainClient:
                 size = int.from_bytes(body[:2], "big")
                 self.received.append((body[2 : 2 + size].decode(), body[2 + size :], bool(kind & 1)))
                 self._arrived.set()
-            elif (waiting := self._answers.pop((kind, int.from_bytes(body[:2], "big")), None)) is not None:
-                waiting.set_result(body)
+            elif (key := (kind, int.from_bytes(body[:2], "big"))) in self._answers:
+                self._answers.pop(key).set_result(body)
