@@ -28,12 +28,16 @@ router_app = typer.Typer(
 tools_app = typer.Typer(
     help="Tools of an agent file: list, pin MCP servers.", no_args_is_help=True, rich_markup_mode=None
 )
+broker_app = typer.Typer(
+    help="The broker's own files: acl, config.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(job_app, name="job")
 app.add_typer(router_app, name="router")
 app.add_typer(agent_app, name="agent")
 app.add_typer(new_app, name="new")
 app.add_typer(db_app, name="db")
 app.add_typer(tools_app, name="tools")
+app.add_typer(broker_app, name="broker")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Data = Annotated[Optional[Path], typer.Option("--data", help="Data folder (default ./.agent2389).")]

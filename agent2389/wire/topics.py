@@ -9,6 +9,8 @@ from agent2389.wire.names import is_capability, is_identifier
 PREFIX: Final = "agent2389/v1"
 AGENT_BOUND: Final = "agent."
 """Tasks bound to one agent stand where a capability stands; capabilities have no dot."""
+BROKER_STATISTICS: Final = "$SYS/#"
+"""What a broker tells about itself."""
 
 
 class MeshTopics(msgspec.Struct, frozen=True):
@@ -107,6 +109,14 @@ class MeshTopics(msgspec.Struct, frozen=True):
         """Which ledger this tenant belongs to (retained)."""
         return self._below("mesh")
 
+    def replies_filter(self) -> str:
+        """All receipts on topics that producers chose."""
+        return self._below("replies", "#")
+
+    def probe_filter(self, agent_id: str = "+") -> str:
+        """Self-tests of every process, or of one agent's."""
+        return self._below("agents", agent_id, "+", "probe")
+
 
 class JobTopic(msgspec.Struct, frozen=True):
     """What an intake topic says: the capability as written and the job id of the long form."""
@@ -170,6 +180,12 @@ def protocol_status_filter() -> str:
 def protocol_progress(agent_id: str) -> str:
     """Digests of what a 2389 agent is doing."""
     return f"/control/agents/{agent_id}/progress"
+
+
+def protocol_digests(agent_id: str) -> tuple[str, str, str]:
+    """Progress, tools and model calls of a 2389 agent, as digests."""
+    below = f"/control/agents/{agent_id}"
+    return protocol_progress(agent_id), f"{below}/tools", f"{below}/llm"
 
 
 def conversation(conversation_id: str, agent_id: str) -> str:
