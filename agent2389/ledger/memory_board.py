@@ -104,7 +104,11 @@ def sent(tables: Tables, messages: Sequence[BoardMessage]) -> None:
 
 
 def reset(tables: Tables) -> None:
-    """The broker forgot everything: send every topic again."""
+    """The broker forgot everything: send every topic again.
+
+    Whoever is sending one now sends it to the broker that forgot, so its lease is over.
+    """
     for row in tables.board.values():
+        row.lease = row.lease_until = None
         if row.payload is not None:
             row.sent_version, row.changed_at = None, tables.now()

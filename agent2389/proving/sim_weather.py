@@ -1,6 +1,7 @@
 """The bus as it was measured: late, lossy at QoS 0, doubled at QoS 1, acknowledged without effect."""
 
 import random
+from collections import deque
 
 import msgspec
 
@@ -30,6 +31,8 @@ class BadWeather(Weather):
         self._chance = chance
         self.climate = climate
         self.swallowed = 0
+        self.kept: deque[Message] = deque(maxlen=64)
+        """The last retained messages, clears too: a client that reconnects may send one again."""
 
     def sending(self, client_id: str, message: Message) -> float:  # noqa: ARG002 - all alike
         """Seconds to the broker."""
@@ -37,6 +40,8 @@ class BadWeather(Weather):
 
     def takes(self, client_id: str, message: Message) -> bool:  # noqa: ARG002
         """A submission may be acknowledged and be gone: the broker died before it wrote it down."""
+        if message.retain:
+            self.kept.append(message)
         if parse_job_topic(message.topic, TENANT) is None or self._chance.random() >= self.climate.swallow:
             return True
         self.swallowed += 1

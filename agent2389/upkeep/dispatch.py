@@ -33,9 +33,10 @@ class Dispatcher:
         self._events = events
         self._pending: list[Change] = []
         self._touched = asyncio.Event()
+        self._forgotten = False
 
     async def perform(self, effects: Effects) -> None:
-        """Do everything a commit asks for. Never raises because the broker is away."""
+        """Do everything a commit asks for. Never raises because broker or ledger is away."""
         for wake in effects.wakes:
             await self.ring(wake)
         await self.deliver(effects.deliveries)
@@ -58,7 +59,16 @@ class Dispatcher:
         """Send outbox rows and forget those that went out."""
         sent = [row.id for row in deliveries if await self._try(_message_of(row))]
         if sent:
-            await self._ledger.outbox_sent(sent)
+            # Rows that could not be forgotten are sent once more as leftovers: at least once.
+            with contextlib.suppress(Unreachable):
+                await self._ledger.outbox_sent(sent)
+
+    async def show_again(self) -> None:
+        """The broker may have forgotten every retained topic: the next flush sends them all, and
+        one that the ledger does not answer leaves it to the flush after it.
+        """
+        self._forgotten = True
+        self._touched.set()
 
     async def publish(self, message: Message) -> bool:
         """Publish something that may be lost; ``False`` when it was."""
@@ -80,12 +90,23 @@ class Dispatcher:
         if not self._connection.state.connected:
             return
         with contextlib.suppress(Unreachable):
+            await self._reset_if_forgotten()
             await self._ledger.refresh_board()
             while rows := await self._ledger.lease_board(BOARD_BATCH):
                 sent = [row for row in rows if await self._try(_board_message(row))]
                 await self._ledger.board_sent(sent)
                 if len(sent) < len(rows):
                     return
+
+    async def _reset_if_forgotten(self) -> None:
+        """Once after each loss; one that comes while the ledger answers is another loss."""
+        if self._forgotten:
+            self._forgotten = False
+            try:
+                await self._ledger.board_reset()
+            except Unreachable:
+                self._forgotten = True
+                raise
 
     async def send_leftovers(self) -> None:
         """Deliveries that their committing process did not send."""
