@@ -156,5 +156,3 @@ def _strike(world: World, name: str, until: float) -> None:
     if world.loop.time() <= until and not world.is_over:
         world.faults[name] = world.faults.get(name, 0) + 1
         FAULTS[name][0](world)
-
-

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import functools
 import hashlib
 import random
 from collections.abc import Callable, Coroutine
@@ -60,13 +61,13 @@ class World:
         self.ledger.expect_chores(INTERVALS)
         self.referee = Referee()
         self.wire = Wire(random.Random(f"{seed} wire"), self.referee, self.note)  # noqa: S311
-        self.weather = BadWeather(random.Random(f"{seed} bus"), CALM)  # noqa: S311
+        self.weather = BadWeather(random.Random(f"{seed} bus"), CALM, self.note)  # noqa: S311
         in_flight, queued = self.chance.choice(WINDOWS)
         self.server = MemoryServer(self.weather, in_flight=in_flight, queued=queued)
         self.is_over = False
         temper = Temper(longest=self.chance.choice((2.0, 12.0, 40.0)))
         self.berths = [
-            Berth(self, f"a{number}", lambda place, number=number: AgentProcess(place, number), folder, temper)
+            Berth(self, f"a{number}", functools.partial(AgentProcess, number=number), folder, temper)
             for number in range(5)
         ]
         self.berths.append(Berth(self, "ops", OpsProcess, folder, temper))

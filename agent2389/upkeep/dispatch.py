@@ -18,6 +18,8 @@ from agent2389.wire.topics import MeshTopics, conversation
 SETTLE_SECONDS = 0.25
 """States shorter than this never reach the wire, and events of a job go out together."""
 BOARD_BATCH = 200
+BOARD_LEASE_SECONDS = 8.0
+"""Of the ten for which rows are leased: what is not on its way by then may be somebody else's already."""
 
 log = structlog.get_logger(__name__)
 
@@ -92,14 +94,20 @@ class Dispatcher:
         with contextlib.suppress(Unreachable):
             await self._reset_if_forgotten()
             await self._ledger.refresh_board()
-            while rows := await self._ledger.lease_board(BOARD_BATCH):
-                sent = [row for row in rows if await self._try(_board_message(row))]
-                await self._ledger.board_sent(sent)
-                if len(sent) < len(rows):
-                    return
+            while await self._send_board():
+                pass
+
+    async def _send_board(self) -> bool:
+        """Send one batch; whether all of it went out and there may be more."""
+        time = asyncio.get_running_loop().time
+        until = time() + BOARD_LEASE_SECONDS
+        rows = await self._ledger.lease_board(BOARD_BATCH)
+        sent = [row for row in rows if time() < until and await self._try(_board_message(row))]
+        await self._ledger.board_sent(sent)
+        return bool(rows) and len(sent) == len(rows)
 
     async def _reset_if_forgotten(self) -> None:
-        """Once after each loss; one that comes while the ledger answers is another loss."""
+        """Once for each loss; one that comes before the ledger answers is another loss."""
         if self._forgotten:
             self._forgotten = False
             try:
