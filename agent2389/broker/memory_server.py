@@ -59,9 +59,9 @@ class Session:
         """Send to the client now, when its window opens, or never when too much waits."""
         if min(qos, message.qos) == 0:
             self._send(message, 0, 0, retained=retained)
-        elif len(self._in_flight) < IN_FLIGHT:
+        elif len(self._in_flight) < self._server.in_flight:
             self._send_acknowledged(message, retained=retained)
-        elif len(self._waiting) < QUEUED:
+        elif len(self._waiting) < self._server.queued:
             self._waiting.append((message, retained))
         else:
             self._server.dropped += 1
@@ -135,10 +135,15 @@ class MemoryServer:
     """One broker. ``start`` and ``kill`` are a process that comes and goes.
 
     Time and order come from the running event loop alone, so that the same loop gives the same run.
+    A simulation makes the windows smaller, so that few messages fill them.
     """
 
-    def __init__(self, weather: Weather | None = None) -> None:
+    def __init__(
+        self, weather: Weather | None = None, *, in_flight: int = IN_FLIGHT, queued: int = QUEUED
+    ) -> None:
         self.weather = weather or Weather()
+        self.in_flight = in_flight
+        self.queued = queued
         self.retained: dict[str, Message] = {}
         self.sessions: dict[str, Session] = {}
         self.dropped = 0

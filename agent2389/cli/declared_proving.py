@@ -1,4 +1,4 @@
-"""Arguments of the verbs that prove a mesh: fsck, chaos."""
+"""Arguments of the verbs that prove a mesh: fsck, chaos, sim."""
 
 from pathlib import Path
 from typing import Annotated, Optional
@@ -59,3 +59,19 @@ def chaos(
         sample=60.0 if soak else 0.0,
     )
     run_verb(proving.chaos(plan, keep=data is not None))
+
+
+@app.command()
+def sim(
+    seed: Annotated[int, typer.Option(min=0, help="The first seed; the same one plays the same story.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="How many, one after the other.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Jobs of each seed.")] = 12,
+    faults: Annotated[int, typer.Option(min=0, help="Faults of each seed.")] = 30,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Virtual minutes in which faults fall.")] = 3.0,
+    log: Annotated[Optional[Path], typer.Option(help="Write every step of every seed here.")] = None,
+) -> None:
+    """Play a whole mesh on a virtual clock while bus, ledger and processes fail; the last line is JSON."""
+    from agent2389.cli import proving
+    from agent2389.proving.sim import SimPlan
+
+    proving.sim(range(seed, seed + seeds), SimPlan(jobs=jobs, faults=faults, seconds=minutes * 60), log)

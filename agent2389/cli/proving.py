@@ -1,4 +1,4 @@
-"""Verbs that prove things: fsck, chaos."""
+"""Verbs that prove things: fsck, chaos, sim."""
 
 import contextlib
 import shutil
@@ -20,6 +20,8 @@ from agent2389.ledger.port import Ledger
 from agent2389.proving.chaos import Run, to_line
 from agent2389.proving.fsck import Report, inspect
 from agent2389.proving.plan import Plan
+from agent2389.proving.sim import SimPlan
+from agent2389.proving.sim_seeds import Sums, play
 from agent2389.telemetry.logs import configure_logging
 from agent2389.wire.names import new_uuid7
 from agent2389.wiring.servers import open_broker, open_ledger
@@ -95,6 +97,27 @@ def _remove(data: Path) -> None:
     place = Path(location.read_text(encoding="utf-8").strip()) if location.exists() else data
     for folder in {place, data}:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def sim(seeds: range, plan: SimPlan, log: Path | None) -> None:
+    """Play the seeds on clocks of their own; what must not be is told with the way to play it again."""
+    sums = Sums()
+    with log.open("w", encoding="utf-8") if log else contextlib.nullcontext() as file:
+        for outcome in play(seeds, plan):
+            sums.add(outcome)
+            if file is not None:
+                file.write(f"seed {outcome.seed}\n" + "".join(f"{line}\n" for line in outcome.log))
+            for problem in outcome.found:
+                output.say(f"seed {outcome.seed}: {problem}")
+            if outcome.found:
+                output.say(f"play it again: {outcome.replay(plan)}")
+    figures = sums.figures()
+    output.data(msgspec.json.encode(figures).decode())
+    if figures.failed_seeds:
+        raise NotPassed(
+            f"{len(figures.failed_seeds)} of {figures.seeds} seeds broke a promise",
+            hint=f"agent2389 sim --seed {figures.failed_seeds[0]} --log FILE writes every step",
+        )
 
 
 async def fsck(*, quiet_wait: float, repair: bool, as_json: bool) -> None:

@@ -90,10 +90,18 @@ def _take(tables: Tables, key: BoardKey, row: BoardRow) -> BoardMessage:
 
 
 def sent(tables: Tables, messages: Sequence[BoardMessage]) -> None:
-    """Sent for good only where the lease still stands and nothing changed; else it is sent again."""
+    """Sent for good only where the lease still stands and nothing changed; else it is sent again.
+
+    A topic that was cleared for good meanwhile is cleared once more: the late sender has set it again.
+    """
     for message in messages:
-        row = tables.board.get((message.tenant, message.kind, message.key))
+        key = (message.tenant, message.kind, message.key)
+        row = tables.board.get(key)
         if row is None:
+            if message.payload is not None:
+                tables.board[key] = BoardRow(
+                    payload=None, version=message.version + 1, changed_at=tables.now(), on_wire=True
+                )
             continue
         holds = row.lease == message.lease and row.version == message.version
         row.sent_version = row.version if holds else None
@@ -104,7 +112,11 @@ def sent(tables: Tables, messages: Sequence[BoardMessage]) -> None:
 
 
 def reset(tables: Tables) -> None:
-    """The broker forgot everything: send every topic again."""
+    """The broker forgot everything: send every topic again.
+
+    Whoever is sending one now sends it to the broker that forgot, so its lease is over.
+    """
     for row in tables.board.values():
+        row.lease = row.lease_until = None
         if row.payload is not None:
             row.sent_version, row.changed_at = None, tables.now()

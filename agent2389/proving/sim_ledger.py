@@ -12,6 +12,7 @@ from agent2389.ledger.fleet import BeatReply
 from agent2389.ledger.memory import MemoryLedger
 from agent2389.ledger.port import Ledger
 from agent2389.ledger.records import Claim, Fence, Written
+from agent2389.ledger.states import TaskState
 
 FENCED = frozenset({"finish", "fail", "release", "stop_task", "checkpoint"})
 NOBODY = contextvars.Context()
@@ -68,7 +69,7 @@ class Referee:
         if name == "checkpoint":
             return
         self._leases.pop((fence.task_id, fence.epoch), None)
-        if name == "finish":
+        if name == "finish" and answer.task_state is not TaskState.ESCALATED:
             if fence.task_id in self._ended:
                 self.found.append(f"task {fence.task_id}: finished twice")
             self._ended[fence.task_id] = fence.epoch

@@ -42,6 +42,7 @@ def _own(capability: str) -> Condition:
 RULES = (
     Rule(conditions=(_own("research"),), to="writing", reason="research is written up"),
     Rule(conditions=(_own("writing"),), done=True, reason="written"),
+    Rule(conditions=(_own("general"),), escalate=True, reason="only a person can say"),
 )
 
 
@@ -212,7 +213,9 @@ class OpsProcess:
         await ledger.register(record)
         beat = Beat(incarnation=self.incarnation, state=AgentState.RUNNING, free_slots=0)
         await ledger.beat(beat)
-        connection.on_connected(ledger.board_reset)
+        connection.on_connected(dispatcher.show_again)
+        if connection.state.connected:
+            await dispatcher.show_again()
         await intake.serve_pools()
         await intake.serve_protocol()
         async with asyncio.TaskGroup() as group:

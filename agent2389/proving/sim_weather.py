@@ -1,6 +1,8 @@
 """The bus as it was measured: late, lossy at QoS 0, doubled at QoS 1, acknowledged without effect."""
 
 import random
+from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
@@ -26,17 +28,23 @@ TENANT = "default"
 class BadWeather(Weather):
     """Draws the fate of every message. ``climate`` may change while it blows."""
 
-    def __init__(self, chance: random.Random, climate: Climate) -> None:
+    def __init__(self, chance: random.Random, climate: Climate, note: Callable[[str], None]) -> None:
         self._chance = chance
+        self._note = note
         self.climate = climate
         self.swallowed = 0
+        self.kept: deque[Message] = deque(maxlen=64)
+        """The last retained messages, clears too: a client that reconnects may send one again."""
 
     def sending(self, client_id: str, message: Message) -> float:  # noqa: ARG002 - all alike
         """Seconds to the broker."""
         return self._delay()
 
-    def takes(self, client_id: str, message: Message) -> bool:  # noqa: ARG002
+    def takes(self, client_id: str, message: Message) -> bool:
         """A submission may be acknowledged and be gone: the broker died before it wrote it down."""
+        if message.retain:
+            self.kept.append(message)
+            self._note(f"bus: {client_id} {message.topic} {len(message.payload)} bytes retained")
         if parse_job_topic(message.topic, TENANT) is None or self._chance.random() >= self.climate.swallow:
             return True
         self.swallowed += 1

@@ -18,6 +18,8 @@ from agent2389.wire.topics import MeshTopics, conversation
 SETTLE_SECONDS = 0.25
 """States shorter than this never reach the wire, and events of a job go out together."""
 BOARD_BATCH = 200
+BOARD_LEASE_SECONDS = 8.0
+"""Of the ten for which rows are leased: what is not on its way by then may be somebody else's already."""
 
 log = structlog.get_logger(__name__)
 
@@ -33,9 +35,10 @@ class Dispatcher:
         self._events = events
         self._pending: list[Change] = []
         self._touched = asyncio.Event()
+        self._forgotten = False
 
     async def perform(self, effects: Effects) -> None:
-        """Do everything a commit asks for. Never raises because the broker is away."""
+        """Do everything a commit asks for. Never raises because broker or ledger is away."""
         for wake in effects.wakes:
             await self.ring(wake)
         await self.deliver(effects.deliveries)
@@ -58,7 +61,16 @@ class Dispatcher:
         """Send outbox rows and forget those that went out."""
         sent = [row.id for row in deliveries if await self._try(_message_of(row))]
         if sent:
-            await self._ledger.outbox_sent(sent)
+            # Rows that could not be forgotten are sent once more as leftovers: at least once.
+            with contextlib.suppress(Unreachable):
+                await self._ledger.outbox_sent(sent)
+
+    async def show_again(self) -> None:
+        """The broker may have forgotten every retained topic: the next flush sends them all, and
+        one that the ledger does not answer leaves it to the flush after it.
+        """
+        self._forgotten = True
+        self._touched.set()
 
     async def publish(self, message: Message) -> bool:
         """Publish something that may be lost; ``False`` when it was."""
@@ -80,12 +92,29 @@ class Dispatcher:
         if not self._connection.state.connected:
             return
         with contextlib.suppress(Unreachable):
+            await self._reset_if_forgotten()
             await self._ledger.refresh_board()
-            while rows := await self._ledger.lease_board(BOARD_BATCH):
-                sent = [row for row in rows if await self._try(_board_message(row))]
-                await self._ledger.board_sent(sent)
-                if len(sent) < len(rows):
-                    return
+            while await self._send_board():
+                pass
+
+    async def _send_board(self) -> bool:
+        """Send one batch; whether all of it went out and there may be more."""
+        time = asyncio.get_running_loop().time
+        until = time() + BOARD_LEASE_SECONDS
+        rows = await self._ledger.lease_board(BOARD_BATCH)
+        sent = [row for row in rows if time() < until and await self._try(_board_message(row))]
+        await self._ledger.board_sent(sent)
+        return bool(rows) and len(sent) == len(rows)
+
+    async def _reset_if_forgotten(self) -> None:
+        """Once for each loss; one that comes before the ledger answers is another loss."""
+        if self._forgotten:
+            self._forgotten = False
+            try:
+                await self._ledger.board_reset()
+            except Unreachable:
+                self._forgotten = True
+                raise
 
     async def send_leftovers(self) -> None:
         """Deliveries that their committing process did not send."""

@@ -115,7 +115,7 @@ async def _serve(configuration: ProcessConfiguration) -> None:
             )
         )
         await _beat(ledger, incarnation)
-        await _keep_announced(connection, ledger)
+        await _keep_announced(connection, ledger, dispatcher)
         await intake.serve_pools()
         await intake.serve_protocol()
         port = await stack.enter_async_context(http_server(app, configuration.health, OPS_PORT))
@@ -158,7 +158,7 @@ async def _first_ledger(configuration: ProcessConfiguration, metrics: Metrics, h
     return await ready
 
 
-async def _keep_announced(connection: Connection, ledger: Ledger) -> None:
+async def _keep_announced(connection: Connection, ledger: Ledger, dispatcher: Dispatcher) -> None:
     """After every connection: whose mesh this is, and every retained topic once more.
 
     A broker that was restarted may have lost them all (measured: 0 of 2,000 survive with
@@ -166,8 +166,8 @@ async def _keep_announced(connection: Connection, ledger: Ledger) -> None:
     """
 
     async def announce() -> None:
+        await dispatcher.show_again()
         await announce_mesh(connection, ledger)
-        await ledger.board_reset()
 
     connection.on_connected(announce)
     if connection.state.connected:

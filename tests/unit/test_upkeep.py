@@ -367,6 +367,58 @@ async def test_a_board_row_that_did_not_go_out_is_sent_again(house: House) -> No
     assert len(house.broker.on(TOPICS.result("one"))) == 2
 
 
+async def test_a_delivery_that_cannot_be_forgotten_is_sent_again_and_stops_nobody(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(ids: object) -> None:
+        raise Unreachable("ledger", "the connection broke after the statement")
+
+    topic = TOPICS.job("research", "one")
+    with monkeypatch.context() as broken:
+        broken.setattr(house.ledger, "outbox_sent", away)
+        await house.job(topic, {"instruction": "x"}, retained=True)
+    assert house.broker.acknowledged == 1
+    assert house.broker.on(topic) == [b""], "cleared although the ledger went away after the commit"
+    await house.ledger.advance(3)
+    await house.dispatcher.send_leftovers()
+    await house.dispatcher.send_leftovers()
+    assert len(house.broker.on(TOPICS.receipt("one"))) == 2
+
+
+async def test_a_broker_that_forgot_is_told_again_as_soon_as_the_ledger_answers(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away() -> None:
+        raise Unreachable("ledger", "the database does not answer")
+
+    await house.ledger.submit(new_job("one"))
+    await house.ledger.cancel("one", "me")
+    await house.dispatcher.flush()
+    await house.dispatcher.show_again()
+    with monkeypatch.context() as broken:
+        broken.setattr(house.ledger, "board_reset", away)
+        await house.dispatcher.flush()
+    assert len(house.broker.on(TOPICS.result("one"))) == 1
+    await house.dispatcher.flush()
+    await house.dispatcher.flush()
+    assert len(house.broker.on(TOPICS.result("one"))) == 2
+
+
+async def test_board_rows_are_not_sent_on_a_lease_that_is_nearly_over(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for job_id in ("one", "two"):
+        await house.ledger.submit(new_job(job_id))
+        await house.ledger.cancel(job_id, "me")
+    await house.ledger.advance(1)
+    loop, sent = asyncio.get_running_loop(), len(house.broker.published)
+    moments = iter((0.0, 1.0, 9.0))
+    monkeypatch.setattr(loop, "time", lambda: next(moments, 9.0))
+    await house.dispatcher.flush()
+    monkeypatch.undo()
+    assert len(house.broker.published) == sent + 1
+
+
 async def test_events_can_be_switched_off(house: House) -> None:
     silent = Dispatcher(house.ledger, house.broker, events=False)
     await silent.perform((await house.ledger.submit(new_job("one"))).effects)
