@@ -104,7 +104,7 @@ def _error(status: int, body: Any) -> Agent2389Error:
             return NotAllowed(detail or "not allowed", hint="set AGENT2389_TOKEN")
         case 404:
             return NotFound(detail or "not found")
-        case 409:
+        case 409 | 412:
             return Conflict(detail or "conflict")
         case 503:
             return Unreachable("API", detail or "the service is not ready")

@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from agent2389.errors import InputRefused
+from agent2389.insight.commands import version_of
 from agent2389.insight.jobs import resolve, trace_of, wait_for_end
 from agent2389.ledger.states import JOB_ENDED, JobState
 from agent2389.ops.dependencies import DEPENDENCIES
@@ -91,7 +92,7 @@ async def job(request: web.Request) -> web.Response:
         "tasks": detail.tasks,
         "final": final,
     }
-    return answer(body)
+    return answer(body, headers={"ETag": f'"{version_of(detail)}"'})
 
 
 async def result(request: web.Request) -> web.Response:
