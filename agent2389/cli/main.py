@@ -2,13 +2,29 @@
 
 import sys
 
-from agent2389.cli import declared_files, declared_jobs, declared_mesh, declared_proving, declared_router
+from agent2389.cli import (
+    declared_files,
+    declared_fleet,
+    declared_jobs,
+    declared_mesh,
+    declared_people,
+    declared_proving,
+    declared_router,
+)
 from agent2389.cli.app import Globals, app
 from agent2389.errors import Agent2389Error
 
 __all__ = ["VERBS", "app", "main"]
 
-VERBS = (declared_mesh, declared_jobs, declared_files, declared_router, declared_proving)
+VERBS = (
+    declared_mesh,
+    declared_jobs,
+    declared_people,
+    declared_fleet,
+    declared_files,
+    declared_router,
+    declared_proving,
+)
 """Importing them put the verbs on the tree."""
 
 

@@ -5,9 +5,10 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 from agent2389.errors import Conflict, InputRefused, NotFound
+from agent2389.insight.questions import asked
 from agent2389.ledger.port import Ledger
 from agent2389.ledger.records import Change, Delivery, Effects, NextTask, Submitted, Wake, Written
-from agent2389.ledger.states import JOB_ENDED, TERMINAL, AgentState, TaskState
+from agent2389.ledger.states import JOB_ENDED, TERMINAL, AgentState
 from agent2389.ledger.views import AgentRow, ApprovalRow, JobDetail, TaskRow
 from agent2389.wire.names import derived_uuid, new_uuid7
 
@@ -15,15 +16,6 @@ OF_THE_AGENT = ("pause", "resume")
 """Commands that belong to an agent id, not to one of its processes."""
 MANY = 10_000
 _GONE = frozenset({AgentState.STOPPED, AgentState.LOST})
-
-
-def asked(detail: JobDetail) -> tuple[TaskRow, ...]:
-    """The tasks of a job for which a person has the word, in the order of the route."""
-    return tuple(
-        task
-        for task in detail.tasks
-        if task.state is TaskState.ESCALATED or task.waiting_for in ("person", "approval")
-    )
 
 
 def version_of(detail: JobDetail) -> str:

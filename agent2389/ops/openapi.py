@@ -16,6 +16,7 @@ from agent2389.wire.submission import Submission
 _BODIES: dict[tuple[str, str], type[msgspec.Struct]] = {
     ("POST", "/api/v1/jobs"): Submission,
     ("POST", "/api/v1/jobs/{job}/retry"): requests.Retry,
+    ("POST", "/api/v1/jobs/{job}/cancel"): requests.Cancel,
     ("POST", "/api/v1/jobs/{job}/clone"): requests.Clone,
     ("POST", "/api/v1/jobs/{job}/escalate"): requests.Escalate,
     ("POST", "/api/v1/jobs/{job}/override"): requests.Override,
@@ -24,7 +25,7 @@ _BODIES: dict[tuple[str, str], type[msgspec.Struct]] = {
     ("POST", "/api/v1/agents/{agent}/{action}"): requests.Command,
     ("POST", "/api/v1/tasks/{task}/assign"): requests.Assign,
 }
-_OPTIONAL = frozenset({requests.Retry, requests.Clone, requests.Escalate, requests.Command})
+_OPTIONAL = frozenset({requests.Retry, requests.Cancel, requests.Clone, requests.Escalate, requests.Command})
 _LISTS: dict[str, type[msgspec.Struct]] = {
     "/api/v1/jobs": JobRow,
     "/api/v1/agents": AgentRow,

@@ -30,6 +30,10 @@ class Retry(ByPerson, frozen=True):
     words: str | None = None
 
 
+class Cancel(ByPerson, frozen=True):
+    """The job ends without a result."""
+
+
 class Clone(ByPerson, frozen=True):
     """An ended job again as a new one."""
 
