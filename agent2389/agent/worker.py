@@ -135,11 +135,13 @@ class Worker:
         """Take no new work until ``resume``."""
         if self.state is AgentState.RUNNING:
             self._set_state(AgentState.PAUSED)
+            self._told.set()  # the ledger and whoever waits for it learn it with a beat of its own
 
     def resume(self) -> None:
         """Take work again."""
         if self.state is AgentState.PAUSED:
             self._set_state(AgentState.RUNNING)
+            self._told.set()
             self._claimer.look()
 
     def _set_state(self, state: AgentState) -> None:

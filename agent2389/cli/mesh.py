@@ -26,6 +26,7 @@ DOWN_SECONDS = 40.0
 def up(data: Path | None, agents: Path | None, *, detach: bool, print_env: bool) -> None:
     """Run a whole mesh here until Ctrl-C."""
     from agent2389.launch import mesh as launch  # noqa: PLC0415 - --print-env stays fast
+    from agent2389.telemetry.logs import configure_logging  # noqa: PLC0415 - the same
 
     process = load_process()
     folder = data or process.data
@@ -47,6 +48,7 @@ def up(data: Path | None, agents: Path | None, *, detach: bool, print_env: bool)
         output.data(mesh.api)
         sys.stdout.flush()
 
+    configure_logging(process.logging.level, process.logging.format)
     options = launch.options_of(process, data=data, agents=agents)
     asyncio.run(launch.run_mesh(options, output.say, ready))
 

@@ -6,6 +6,8 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterator
+from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -30,12 +32,18 @@ def submitted(mesh: Mesh, text: str, capability: str) -> str:
     return mesh.run("submit", text, "--capability", capability).stdout.strip()
 
 
+def asked(mesh: Mesh, path: str) -> Any:
+    token = {"Authorization": f"Bearer {mesh.exported['AGENT2389_TOKEN']}"}
+    with urlopen(Request(mesh.exported["AGENT2389_API"] + path, headers=token)) as response:
+        return json.load(response)
+
+
 def state(mesh: Mesh, job: str) -> str:
-    return str(json.loads(mesh.run("job", "show", job, "--json").stdout)["data"]["state"])
+    return str(asked(mesh, f"/api/v1/jobs/{job}")["state"])
 
 
 def incarnation(mesh: Mesh, agent: str) -> str | None:
-    rows = json.loads(mesh.run("agent", "list", "--json").stdout)["data"]
+    rows = asked(mesh, "/api/v1/agents")["data"]
     running = [row["incarnation"] for row in rows if row["agent_id"] == agent and row["state"] == "running"]
     return running[0] if running else None
 
@@ -121,14 +129,33 @@ def test_a_result_is_corrected_in_a_clone_and_a_job_runs_again(mesh: Mesh) -> No
     assert mesh.run("job", "clone", job).stdout.split()[1] == "queued"
 
 
+async def _enter(dsn: str, agent: str, capability: str) -> None:
+    """An agent of our own, there for thirty seconds, that claims nothing by itself."""
+    ledger = await PostgresLedger.open(dsn)
+    try:
+        me = str(uuid.uuid4())
+        await ledger.register(AgentRecord(agent_id=agent, incarnation=me, capabilities=(capability,)))
+        await ledger.beat(Beat(incarnation=me, state=AgentState.RUNNING, free_slots=1))
+    finally:
+        await ledger.close()
+
+
 def test_a_job_is_assigned(mesh: Mesh) -> None:
+    job = submitted(mesh, "Wait for it.", "patience")
+    asyncio.run(_enter(mesh.exported["DATABASE_URL"], "patient", "patience"))
+    done = mesh.run("job", "assign", job, "patient", "--json")
+    assert json.loads(done.stdout)["data"]["task_state"] == "assigned"
+    assert mesh.run("job", "assign", job, "patient", check=False).returncode == 6
+    mesh.run("job", "cancel", job)
+
+
+def test_work_is_assigned_only_to_who_can_take_it(mesh: Mesh) -> None:
     mesh.run("agent", "pause", "editor", "--wait", SOON)
     job = submitted(mesh, "Edit. The stork is back.", "editing")
     assert mesh.run("job", "assign", job, "editor", check=False).returncode == 5
     assert mesh.run("job", "assign", job, "nobody", check=False).returncode == 5
     mesh.run("agent", "resume", "editor", "--wait", SOON)
     assert mesh.heard(f"{PREFIX}/results/{job}")["state"] == "completed"
-    assert mesh.run("job", "assign", job, "editor", check=False).returncode == 6
 
 
 # approvals -----------------------------------------------------------------------------------
@@ -144,7 +171,7 @@ async def _ask(dsn: str, approvals: dict[str, str]) -> str:
         document = {"instruction": "Delete it.", "capability": capability}
         made = await accept_document(ledger, json.dumps(document).encode())
         claim = (await ledger.claim_batch(me, 1))[0]
-        asked = tuple(
+        requests = tuple(
             ApprovalRequest(
                 approval_id=name,
                 tool="delete_file",
@@ -154,7 +181,7 @@ async def _ask(dsn: str, approvals: dict[str, str]) -> str:
             )
             for name, arguments in approvals.items()
         )
-        await ledger.wait(claim.fence, Waiting(reason="approval", approvals=asked))
+        await ledger.wait(claim.fence, Waiting(reason="approval", approvals=requests))
         return made.job_id
     finally:
         await ledger.close()
@@ -162,8 +189,8 @@ async def _ask(dsn: str, approvals: dict[str, str]) -> str:
 
 def test_a_person_approves_by_mqtt_and_by_hand(mesh: Mesh) -> None:
     one, two = (f"ask-{uuid.uuid4().hex[:8]}" for _ in range(2))
-    asked = {one: '{"path":"a.txt"}', two: '{"path":"b.txt"}'}
-    job = asyncio.run(_ask(mesh.exported["DATABASE_URL"], asked))
+    wanted = {one: '{"path":"a.txt"}', two: '{"path":"b.txt"}'}
+    job = asyncio.run(_ask(mesh.exported["DATABASE_URL"], wanted))
     assert state(mesh, job) == "waiting"
     pending = json.loads(mesh.run("approval", "list", "--json").stdout)["data"]
     assert {row["approval_id"] for row in pending} == {one, two}
