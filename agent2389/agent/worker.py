@@ -135,11 +135,13 @@ class Worker:
         """Take no new work until ``resume``."""
         if self.state is AgentState.RUNNING:
             self._set_state(AgentState.PAUSED)
+            self._told.set()  # the ledger and whoever waits for it learn it with a beat of its own
 
     def resume(self) -> None:
         """Take work again."""
         if self.state is AgentState.PAUSED:
             self._set_state(AgentState.RUNNING)
+            self._told.set()
             self._claimer.look()
 
     def _set_state(self, state: AgentState) -> None:
@@ -249,12 +251,18 @@ class Worker:
         if reply.next_due_seconds is not None and reply.next_due_seconds < self._beat_seconds:
             delay = max(reply.next_due_seconds, 0.0)
             asyncio.get_running_loop().call_later(delay, self._claimer.look)
-        match reply.desired_state:
+        self._heed(reply.desired_state)
+
+    def _heed(self, wish: AgentState | None) -> None:
+        match wish:
             case AgentState.PAUSED:
                 self.pause()
             case AgentState.RUNNING:
                 self.resume()
-            case AgentState.DRAINING | AgentState.STOPPED:
+            case AgentState.DRAINING:
+                self._drain_asked.set()
+            case AgentState.STOPPED:
+                self._release_all()
                 self._drain_asked.set()
             case AgentState.RESTARTING:
                 self.restart_asked = True

@@ -6,9 +6,23 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
+from typer.core import TyperGroup
+
+FIRST = ("up", "down", "run", "ops", "submit", "watch", "trace", "result", "job", "approval", "agent", "pool")
+
+
+class InReadingOrder(TyperGroup):
+    """Lists the verbs of every day first, whatever module declares them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """``FIRST``, then the others in the order of their declaration."""
+        known = super().list_commands(ctx)
+        return [name for name in FIRST if name in known] + [name for name in known if name not in FIRST]
+
 
 app = typer.Typer(
     name="agent2389",
+    cls=InReadingOrder,
     help="Durable, event-driven meshes of LLM agents on plain MQTT.",
     no_args_is_help=True,
     add_completion=False,
@@ -16,8 +30,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-job_app = typer.Typer(help="Jobs: list, show, cancel.", no_args_is_help=True, rich_markup_mode=None)
-agent_app = typer.Typer(help="Agents: list, show.", no_args_is_help=True, rich_markup_mode=None)
+job_app = typer.Typer(
+    help="Jobs: list, show, cancel, retry, answer, correct.", no_args_is_help=True, rich_markup_mode=None
+)
+approval_app = typer.Typer(
+    help="Questions about tool calls: list, show, approve, reject.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+agent_app = typer.Typer(
+    help="Agents: list, show, pause, drain, restart, logs.", no_args_is_help=True, rich_markup_mode=None
+)
+pool_app = typer.Typer(help="Pools: list.", no_args_is_help=True, rich_markup_mode=None)
 new_app = typer.Typer(help="Write new files: agent.", no_args_is_help=True, rich_markup_mode=None)
 db_app = typer.Typer(
     help="The ledger's schema: migrate, status.", no_args_is_help=True, rich_markup_mode=None
@@ -32,6 +56,8 @@ broker_app = typer.Typer(
     help="The broker's own files: acl, config.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(job_app, name="job")
+app.add_typer(approval_app, name="approval")
+app.add_typer(pool_app, name="pool")
 app.add_typer(router_app, name="router")
 app.add_typer(agent_app, name="agent")
 app.add_typer(new_app, name="new")

@@ -1,6 +1,8 @@
 """The ops service's API as the command line uses it."""
 
 import contextlib
+import getpass
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -80,10 +82,19 @@ async def connected(api: str | None) -> AsyncIterator[Client]:
     address = api or process.api
     if address is None:
         address, token = _from_folder(process.data, token)
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers = {"X-Actor": _person(), **({"Authorization": f"Bearer {token}"} if token else {})}
     timeout = aiohttp.ClientTimeout(total=150, sock_connect=5)
     async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
         yield Client(session, address.rstrip("/"))
+
+
+def _person() -> str:
+    """Who sits here, for the record: the name at the operating system."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number without a name
+        name = f"uid-{os.getuid()}"
+    return "".join(char for char in name if char.isprintable())[:64]
 
 
 def _from_folder(data: Path, token: str | None) -> tuple[str, str | None]:
@@ -104,7 +115,7 @@ def _error(status: int, body: Any) -> Agent2389Error:
             return NotAllowed(detail or "not allowed", hint="set AGENT2389_TOKEN")
         case 404:
             return NotFound(detail or "not found")
-        case 409:
+        case 409 | 412:
             return Conflict(detail or "conflict")
         case 503:
             return Unreachable("API", detail or "the service is not ready")

@@ -17,6 +17,7 @@ from agent2389.errors import Agent2389Error, InputRefused
 
 INLINE_BYTES = 128 * 1024
 WAIT_STEP = 30.0
+DRAFT_CHARACTERS = 400
 ENDED = ("completed", "failed", "cancelled", "expired")
 
 
@@ -146,6 +147,8 @@ async def show(api: str | None, job: str, *, as_json: bool) -> None:
         if detail.get(key) is not None:
             output.data(f"{key:12} {detail[key]}")
     output.data(render_trace(found))
+    for question in detail["questions"]:
+        output.data(render_question(detail["job_id"], question))
 
 
 async def cancel(api: str | None, job: str, *, as_json: bool) -> None:
@@ -195,6 +198,21 @@ def render_trace(trace_: dict[str, Any]) -> str:
         crashed = f", {hop['crashes']} crash(es) before" if hop["crashes"] else ""
         lines.append(f"│    {hop['capability']}: {claim}{again}{crashed}")
         lines += [f"│    {line}" for line in _decision_lines(hop)]
+    return "\n".join(lines)
+
+
+def render_question(job_id: str, question: dict[str, Any]) -> str:
+    """What waits for a person, and how to decide it."""
+    lines = [f"waits for a person: {question['capability']} (task {question['task_id']})"]
+    if question["why"]:
+        lines.append(f"  why    {question['why']}")
+    if question["kind"] == "approval":
+        lines.append("  decide agent2389 approval list")
+        return "\n".join(lines)
+    if draft := question["draft"]:
+        lines.append(f"  draft  {' '.join(draft['text'].split())[:DRAFT_CHARACTERS]}")
+    ways = "accept|answer|retry" if question["draft"] else "answer|retry"
+    lines.append(f"  decide agent2389 job {ways} {job_id}")
     return "\n".join(lines)
 
 

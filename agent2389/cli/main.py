@@ -5,8 +5,10 @@ import sys
 from agent2389.cli import (
     declared_broker,
     declared_files,
+    declared_fleet,
     declared_jobs,
     declared_mesh,
+    declared_people,
     declared_proving,
     declared_router,
 )
@@ -15,7 +17,16 @@ from agent2389.errors import Agent2389Error
 
 __all__ = ["VERBS", "app", "main"]
 
-VERBS = (declared_mesh, declared_jobs, declared_files, declared_router, declared_proving, declared_broker)
+VERBS = (
+    declared_mesh,
+    declared_jobs,
+    declared_people,
+    declared_fleet,
+    declared_files,
+    declared_router,
+    declared_proving,
+    declared_broker,
+)
 """Importing them put the verbs on the tree."""
 
 

@@ -25,6 +25,8 @@ class Child(msgspec.Struct, frozen=True):
     command: tuple[str, ...]
     environ: Mapping[str, str]
     log_file: Path
+    may_end: bool = False
+    """An end with exit code 0 was asked for, so it is not started again."""
 
 
 class Supervisor:
@@ -90,6 +92,9 @@ class Supervisor:
                 log.error(
                     "child cannot run", name=child.name, code=code, log=str(child.log_file), reason=reason
                 )
+                return
+            if code == 0 and child.may_end:
+                log.info("child ended as it was told", name=child.name)
                 return
             lived = asyncio.get_running_loop().time() - started
             pause = FIRST_PAUSE if lived > LONGEST_PAUSE else min(pause * 2, LONGEST_PAUSE)

@@ -103,6 +103,7 @@ async def _run(options: Options, tell: Tell, ready: Callable[[MeshFile], None]) 
                     (sys.executable, "-m", "agent2389", "run", str(path)),
                     {**environ, "HEALTH_PORT": "0"},
                     data / "logs" / f"{path.stem}.log",
+                    may_end=True,
                 )
             )
         await _wait_until_ready(mesh.api, supervisor, data)

@@ -17,6 +17,10 @@ _MALFORMED = {Code.MALFORMED, Code.DUPLICATE_KEY, Code.TOO_DEEP}
 log = structlog.get_logger(__name__)
 
 
+class PreconditionFailed(Conflict):
+    """What ``If-Match`` names is not what stands now: 412 instead of 409."""
+
+
 def problem(
     status: int,
     code: str,
@@ -48,6 +52,8 @@ def status_of(error: Agent2389Error) -> tuple[int, str]:
             return (400 if error.code in _MALFORMED else 422), error.code
         case NotFound():
             return 404, "not_found"
+        case PreconditionFailed():
+            return 412, "precondition_failed"
         case Conflict():
             return 409, "conflict"
         case NotAllowed():

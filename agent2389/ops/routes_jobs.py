@@ -8,10 +8,13 @@ import msgspec
 from aiohttp import web
 
 from agent2389.errors import InputRefused
+from agent2389.insight.commands import version_of
 from agent2389.insight.jobs import resolve, trace_of, wait_for_end
+from agent2389.insight.questions import questions
 from agent2389.ledger.states import JOB_ENDED, JobState
 from agent2389.ops.dependencies import DEPENDENCIES
 from agent2389.ops.problems import REQUEST_ID, problem
+from agent2389.ops.requests import Cancel, actor_of, body_of
 from agent2389.wire.limits import MAX_MESSAGE_BYTES, check_size
 from agent2389.wire.names import derived_uuid
 from agent2389.wire.receipts import Code, Verdict
@@ -89,9 +92,10 @@ async def job(request: web.Request) -> web.Response:
         "budget": detail.budget,
         "conversation_id": detail.conversation_id,
         "tasks": detail.tasks,
+        "questions": questions(detail),
         "final": final,
     }
-    return answer(body)
+    return answer(body, headers={"ETag": f'"{version_of(detail)}"'})
 
 
 async def result(request: web.Request) -> web.Response:
@@ -135,9 +139,10 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 async def cancel(request: web.Request) -> web.Response:
     """Cancel a job; an ended one answers with its state and changes nothing."""
+    actor = actor_of(request, await body_of(request, Cancel))
     dependencies = request.app[DEPENDENCIES]
     job_id = await resolve(dependencies.ledger, request.match_info["job"])
-    written = await dependencies.ledger.cancel(job_id, "http")
+    written = await dependencies.ledger.cancel(job_id, actor)
     await dependencies.dispatcher.perform(written.effects)
     body = {"job_id": job_id, "verdict": written.verdict, "state": written.job_state}
     return answer(body, status=202 if written.verdict == "ok" else 200)

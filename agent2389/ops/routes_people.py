@@ -1,28 +1,39 @@
 """What people decide, over HTTP: questions, retries, corrections, approvals, commands to agents."""
 
-from typing import Any
-
 import msgspec
 from aiohttp import web
 
 from agent2389.broker.port import Message
-from agent2389.errors import InputRefused, NotFound
+from agent2389.errors import Conflict, InputRefused, NotFound
 from agent2389.insight import commands
 from agent2389.insight.jobs import resolve
-from agent2389.ledger.records import NextTask, Submitted, Written
+from agent2389.ledger.records import Submitted, Written
 from agent2389.ops.dependencies import DEPENDENCIES
+from agent2389.ops.problems import PreconditionFailed
+from agent2389.ops.requests import (
+    DECISIONS,
+    Assign,
+    Clone,
+    Command,
+    Decide,
+    DecideApproval,
+    Escalate,
+    Override,
+    Retry,
+    actor_of,
+    body_of,
+    wanted_tags,
+)
 from agent2389.ops.routes_jobs import answer, number_in
-from agent2389.wire.limits import read_json
 from agent2389.wire.mesh import Control, encode
-from agent2389.wire.names import is_capability, is_identifier, new_uuid7
+from agent2389.wire.names import new_uuid7
 from agent2389.wire.receipts import Code
 from agent2389.wire.status import timestamp
 from agent2389.wire.topics import MeshTopics
 
-MAX_ACTOR = 64
 MAX_EVENTS = 500
 AGENT_ACTIONS = ("pause", "resume", "drain", "stop", "restart")
-DECISIONS = {"approve": "approved", "approved": "approved", "reject": "rejected", "rejected": "rejected"}
+APPROVAL_STATES = ("pending", "approved", "rejected", "withdrawn")
 
 
 def add(app: web.Application) -> None:
@@ -43,80 +54,95 @@ def add(app: web.Application) -> None:
 
 async def retry(request: web.Request) -> web.Response:
     """Try again: an ended job as a clone, an open one where it waits for a person."""
-    job_id, body = await _asked(request)
-    ledger = request.app[DEPENDENCIES].ledger
-    done = await commands.retry(ledger, job_id, _actor(request, body), words=_text(body, "words"))
+    body = await body_of(request, Retry)
+    job_id = await _job(request)
+    ledger, actor = request.app[DEPENDENCIES].ledger, actor_of(request, body)
+    done = await commands.retry(ledger, job_id, actor, words=body.words, key=_key(request))
     return await _done(request, job_id, done)
 
 
 async def clone(request: web.Request) -> web.Response:
     """Run an ended job again as a new job."""
-    job_id, body = await _asked(request)
+    body = await body_of(request, Clone)
+    job_id = await _job(request)
     ledger = request.app[DEPENDENCIES].ledger
-    return await _done(request, job_id, await ledger.clone(job_id, new_uuid7(), _actor(request, body)))
+    made = await commands.clone(ledger, job_id, actor_of(request, body), key=_key(request))
+    return await _done(request, job_id, made)
 
 
 async def escalate(request: web.Request) -> web.Response:
     """Take the open tasks of a job, or one of them, to a person."""
-    job_id, body = await _asked(request)
-    reason = _text(body, "reason") or "a person took the task"
-    written = await request.app[DEPENDENCIES].ledger.escalate(
-        job_id, _actor(request, body), task_id=_text(body, "task_id"), reason=reason
+    body = await body_of(request, Escalate)
+    job_id = await _job(request)
+    written = await commands.escalate(
+        request.app[DEPENDENCIES].ledger,
+        job_id,
+        actor_of(request, body),
+        task_id=body.task_id,
+        reason=body.reason or "a person took the task",
     )
     return await _done(request, job_id, written)
 
 
 async def override(request: web.Request) -> web.Response:
     """A person's text is the result; a completed job gets a corrected clone."""
-    job_id, body = await _asked(request)
-    text = _text(body, "text")
-    if not text:
-        raise InputRefused(Code.INVALID, "text is missing: the corrected result")
-    ledger = request.app[DEPENDENCIES].ledger
-    return await _done(request, job_id, await commands.override(ledger, job_id, _actor(request, body), text))
+    body = await body_of(request, Override)
+    job_id = await _job(request)
+    ledger, actor = request.app[DEPENDENCIES].ledger, actor_of(request, body)
+    done = await commands.override(ledger, job_id, actor, body.text, key=_key(request))
+    return await _done(request, job_id, done)
 
 
 async def decide(request: web.Request) -> web.Response:
-    """Decide a task that waits for a person: retry, accept, answer or cancel; ``next`` hands on."""
-    job_id, body = await _asked(request)
+    """Decide a task that waits for a person: retry, accept, answer or cancel; ``next`` hands on.
+
+    With ``If-Match`` (the ETag of the job) only while the job stands as the person saw it.
+    """
+    body = await body_of(request, Decide)
     ledger = request.app[DEPENDENCIES].ledger
+    detail = await ledger.job(await _job(request))
+    _check_version(request, commands.version_of(detail))
     written = await commands.decide(
         ledger,
-        await ledger.job(job_id),
-        _text(body, "action") or "",
-        _actor(request, body),
-        task_id=_text(body, "task_id"),
-        words=_text(body, "words"),
-        next_task=_next(body.get("next")),
+        detail,
+        body.action,
+        actor_of(request, body),
+        task_id=body.task_id,
+        words=body.words,
+        next_task=body.next.as_task() if body.next else None,
     )
-    return await _done(request, job_id, written)
+    return await _done(request, detail.job.job_id, written)
 
 
 async def approvals(request: web.Request) -> web.Response:
     """Questions about single tool calls, newest first; ``?state=pending``."""
     limit = number_in(request, "limit", 50, 1, 200)
-    rows = await request.app[DEPENDENCIES].ledger.approvals(state=request.query.get("state"), limit=limit)
+    state = request.query.get("state")
+    if state not in (None, *APPROVAL_STATES):
+        raise InputRefused(Code.INVALID, f"state must be one of {', '.join(APPROVAL_STATES)}")
+    rows = await request.app[DEPENDENCIES].ledger.approvals(state=state, limit=limit)
     return answer({"data": rows, "next_cursor": None})
 
 
 async def approval(request: web.Request) -> web.Response:
     """One question; its ETag is the hash of the arguments."""
-    found = await _approval(request)
+    found = await commands.approval(request.app[DEPENDENCIES].ledger, request.match_info["approval"])
     return answer(found, headers={"ETag": f'"{found.arguments_sha256}"'})
 
 
 async def decide_approval(request: web.Request) -> web.Response:
     """Approve or reject exactly the arguments of ``arguments_sha256`` (or ``If-Match``)."""
-    body = await _body(request)
-    found = await _approval(request)
-    sha256 = _text(body, "arguments_sha256") or request.headers.get("If-Match", "").strip('"')
-    if not sha256:
+    body = await body_of(request, DecideApproval)
+    ledger = request.app[DEPENDENCIES].ledger
+    found = await commands.approval(ledger, request.match_info["approval"])
+    if body.arguments_sha256 is None and wanted_tags(request) is None:
         raise InputRefused(Code.INVALID, "arguments_sha256 is missing: what exactly is decided")
-    decision = DECISIONS.get(_text(body, "decision") or "")
-    if decision is None:
-        raise InputRefused(Code.INVALID, "decision must be approve or reject")
-    written = await request.app[DEPENDENCIES].ledger.decide_approval(
-        found.approval_id, decision, sha256, _actor(request, body), reason=_text(body, "reason") or ""
+    _check_version(request, found.arguments_sha256)
+    if body.arguments_sha256 not in (None, found.arguments_sha256):
+        raise Conflict("the decision is about other arguments than the question", hint="read it again")
+    decision = DECISIONS[body.decision]
+    written = await ledger.decide_approval(
+        found.approval_id, decision, found.arguments_sha256, actor_of(request, body), reason=body.reason
     )
     await request.app[DEPENDENCIES].dispatcher.perform(written.effects)
     return answer({"approval_id": found.approval_id, "verdict": written.verdict, "state": decision})
@@ -125,8 +151,7 @@ async def decide_approval(request: web.Request) -> web.Response:
 async def agent(request: web.Request) -> web.Response:
     """One agent id with its incarnations."""
     name = request.match_info["agent"]
-    rows = await request.app[DEPENDENCIES].ledger.agents()
-    chosen = [row for row in rows if row.role == "agent" and row.agent_id == name]
+    chosen = await commands.processes_of(request.app[DEPENDENCIES].ledger, name)
     if not chosen:
         raise NotFound(f"there is no agent {name}", hint="list them: agent2389 agent list")
     return answer({"agent_id": name, "incarnations": chosen})
@@ -136,14 +161,19 @@ async def command(request: web.Request) -> web.Response:
     """Pause, resume, drain, stop or restart an agent; the ledger keeps it, the broker only hints."""
     name, action = request.match_info["agent"], request.match_info["action"]
     if action not in AGENT_ACTIONS:
-        raise web.HTTPNotFound(reason="Not Found")
-    body = await _body(request)
+        raise NotFound(f"agents know no {action}", hint=f"one of {', '.join(AGENT_ACTIONS)}")
+    body = await body_of(request, Command)
     dependencies = request.app[DEPENDENCIES]
     command_id = new_uuid7()
-    concerned = await dependencies.ledger.command(
-        command_id, name, action, _actor(request, body), incarnation=_text(body, "incarnation")
+    concerned = await commands.command(
+        dependencies.ledger,
+        command_id,
+        name,
+        action,
+        actor_of(request, body),
+        incarnation=body.incarnation,
     )
-    hint = Control(action=action, command_id=command_id, incarnation=_text(body, "incarnation"))
+    hint = Control(action=action, command_id=command_id, incarnation=body.incarnation)
     topic = MeshTopics(dependencies.ledger.tenant).control(name)
     await dependencies.dispatcher.publish(Message(topic, encode(hint)))
     return answer({"agent_id": name, "action": action, "command_id": command_id, "incarnations": concerned})
@@ -151,12 +181,13 @@ async def command(request: web.Request) -> web.Response:
 
 async def assign(request: web.Request) -> web.Response:
     """Give a queued task to one incarnation, which has thirty seconds to take it."""
-    body = await _body(request)
-    incarnation = _text(body, "incarnation")
-    if not incarnation:
-        raise InputRefused(Code.INVALID, "incarnation is missing: who shall do it")
-    written = await request.app[DEPENDENCIES].ledger.assign(
-        request.match_info["task"], incarnation, _actor(request, body)
+    body = await body_of(request, Assign)
+    written = await commands.assign(
+        request.app[DEPENDENCIES].ledger,
+        request.match_info["task"],
+        actor_of(request, body),
+        incarnation=body.incarnation,
+        agent_id=body.agent,
     )
     return await _done(request, None, written)
 
@@ -178,68 +209,26 @@ async def events(request: web.Request) -> web.Response:
 # what requests say ------------------------------------------------------------------
 
 
-async def _asked(request: web.Request) -> tuple[str, dict[str, Any]]:
-    body = await _body(request)
-    return await resolve(request.app[DEPENDENCIES].ledger, request.match_info["job"]), body
+async def _job(request: web.Request) -> str:
+    return await resolve(request.app[DEPENDENCIES].ledger, request.match_info["job"])
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
-    payload = await request.read()
-    document = read_json(payload) if payload else {}
-    if not isinstance(document, dict):
-        raise InputRefused(Code.INVALID, "send a JSON object")
-    return document
+def _key(request: web.Request) -> str | None:
+    return request.headers.get("Idempotency-Key") or None
 
 
-def _text(body: dict[str, Any], key: str) -> str | None:
-    value = body.get(key)
-    if value is not None and not isinstance(value, str):
-        raise InputRefused(Code.INVALID, f"{key} must be a text")
-    return value
-
-
-def _actor(request: web.Request, body: dict[str, Any]) -> str:
-    """Who acts: what the caller says, for the record; what it may do, its token decides."""
-    actor = _text(body, "actor") or request.headers.get("X-Actor") or "api"
-    if len(actor) > MAX_ACTOR or not actor.isprintable():
-        raise InputRefused(Code.INVALID, f"actor must be at most {MAX_ACTOR} printable characters")
-    return actor
-
-
-def _next(value: Any) -> NextTask | None:
-    if value is None:
-        return None
-    if not isinstance(value, dict):
-        raise InputRefused(Code.INVALID, "next must be an object with a capability or an agent")
-    capability, name = _text(value, "capability"), _text(value, "agent")
-    if (capability is None) == (name is None):
-        raise InputRefused(Code.INVALID, "next names a capability or an agent, one of them")
-    if not (is_capability(capability) if capability is not None else is_identifier(name or "")):
-        raise InputRefused(Code.INVALID, "next names something that is no capability and no agent id")
-    return NextTask(
-        capability=capability,
-        agent=name,
-        instruction=_text(value, "instruction"),
-        input=value.get("input"),
-        reason="a person decided",
-    )
-
-
-async def _approval(request: web.Request) -> Any:
-    wanted = request.match_info["approval"]
-    rows = await request.app[DEPENDENCIES].ledger.approvals(limit=1000)
-    found = [row for row in rows if row.approval_id.startswith(wanted)]
-    exact = [row for row in found if row.approval_id == wanted]
-    if len(exact or found) != 1:
-        raise NotFound(f"there is no single approval {wanted}", hint="list them: agent2389 approval list")
-    return (exact or found)[0]
+def _check_version(request: web.Request, version: str) -> None:
+    wanted = wanted_tags(request)
+    if wanted is not None and version not in wanted:
+        raise PreconditionFailed("it is not what If-Match names any more", hint="read it again, then decide")
 
 
 async def _done(request: web.Request, job_id: str | None, done: Submitted | Written) -> web.Response:
     await request.app[DEPENDENCIES].dispatcher.perform(done.effects)
     if isinstance(done, Submitted):
         body = {"job_id": done.job_id, "verdict": done.verdict, "state": done.state, "retry_of": job_id}
-        return answer(body, status=201, headers={"Location": f"/api/v1/jobs/{done.job_id}"})
+        status = 201 if done.verdict == "accepted" else 200
+        return answer(body, status=status, headers={"Location": f"/api/v1/jobs/{done.job_id}"})
     state = {
         "job_id": job_id,
         "verdict": done.verdict,

@@ -161,9 +161,9 @@ class Intake:
             written = await self._until_answered(
                 lambda: self._ledger.decide_approval(
                     approval_id,
-                    answer.decision,
+                    "approved" if answer.approves else "rejected",
                     answer.arguments_sha256,
-                    answer.actor[:64],
+                    answer.actor,
                     reason=answer.reason,
                 )
             )

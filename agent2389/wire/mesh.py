@@ -1,6 +1,6 @@
 """Messages of the mesh topics other than submissions and receipts."""
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -57,14 +57,23 @@ class Control(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     incarnation: str | None = None
 
 
+MAX_ACTOR = 64
+MAX_REASON = 500
+
+
 class ApprovalAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A person's word on ``approvals/{approval_id}/answer``; ``nonce`` tells repeats apart in logs."""
 
-    decision: str
-    arguments_sha256: str
-    actor: str
-    nonce: str = ""
-    reason: str = ""
+    decision: Literal["approved", "rejected", "approve", "reject"]
+    arguments_sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    actor: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ACTOR)]
+    nonce: Annotated[str, msgspec.Meta(max_length=MAX_ACTOR)] = ""
+    reason: Annotated[str, msgspec.Meta(max_length=MAX_REASON)] = ""
+
+    @property
+    def approves(self) -> bool:
+        """Whether the tool may run."""
+        return self.decision in ("approved", "approve")
 
 
 def encode(message: msgspec.Struct) -> bytes:
@@ -83,8 +92,10 @@ def read_mesh(payload: bytes) -> Mesh | None:
 
 
 def read_approval_answer(payload: bytes) -> ApprovalAnswer | None:
-    """A decision about an approval; ``None`` for anything else."""
-    return _read(payload, ApprovalAnswer)
+    """A decision about an approval; ``None`` for anything else, unprintable texts included."""
+    answer = _read(payload, ApprovalAnswer)
+    printable = answer is not None and answer.actor.isprintable() and "\x00" not in answer.reason
+    return answer if printable else None
 
 
 def _read(payload: bytes, kind: type[Read]) -> Read | None:

@@ -225,11 +225,22 @@ def test_usage_errors_are_two(tmp_path: Path) -> None:
 
 
 def test_without_a_mesh_the_api_is_unreachable(tmp_path: Path) -> None:
-    for arguments in (("submit", "x"), ("job", "list"), ("result", "x"), ("agent", "list")):
+    for arguments in (
+        ("submit", "x"),
+        ("job", "list"),
+        ("job", "retry", "x"),
+        ("result", "x"),
+        ("agent", "list"),
+        ("agent", "pause", "x"),
+        ("approval", "list"),
+        ("pool", "list"),
+    ):
         done = run(*arguments, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (9, "")
         assert "agent2389 up" in done.stderr
     assert run("down", cwd=tmp_path).returncode == 5
+    assert run("agent", "logs", "x", cwd=tmp_path).returncode == 5
+    assert run("agent", "logs", "x", "--url", "http://127.0.0.1:9", cwd=tmp_path).returncode == 9
     assert run("up", "--print-env", cwd=tmp_path).returncode == 5
     assert run("healthcheck", cwd=tmp_path, HEALTH_PORT=str(free_port())).returncode == 5
     assert run("db", "status", cwd=tmp_path).returncode == 3
@@ -241,6 +252,21 @@ def test_version_and_help_are_data(tmp_path: Path) -> None:
         done = run(*arguments, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
         assert "Usage:" in done.stdout
+
+
+def test_help_begins_with_the_verbs_of_every_day(tmp_path: Path) -> None:
+    text = run("--help", cwd=tmp_path).stdout
+    verbs = [line.split()[0] for line in text.partition("Commands:")[2].splitlines() if line.strip()]
+    assert verbs[:8] == ["up", "down", "run", "ops", "submit", "watch", "trace", "result"]
+    assert len(verbs) == len(set(verbs))
+    for group, known in {
+        "job": "list show cancel events retry clone escalate accept answer override assign",
+        "approval": "list show approve reject",
+        "agent": "list show pause resume drain stop restart logs",
+        "pool": "list",
+    }.items():
+        told = run(group, "--help", cwd=tmp_path).stdout.partition("Commands:")[2]
+        assert [line.split()[0] for line in told.splitlines() if line.strip()] == known.split()
 
 
 def test_a_taken_port_that_was_asked_for_is_an_error(tmp_path: Path) -> None:
