@@ -22,7 +22,8 @@ COMPLAINT = re.compile(
     re.IGNORECASE,
 )
 DETAIL = re.compile(
-    r"Traceback|File \"|\bline \d+, in\b|(?<![\w:/])/(?!control/|conversations/)(?:[\w.-]+/)+[\w.-]+|[A-Za-z]:\\|"
+    r"Traceback|File \"|\bline \d+, in\b|[A-Za-z]:\\|"
+    r"(?<![\w:/])/(?!control/|conversations/)(?:[\w.-]+/)+[\w.-]+|"  # paths, but not topics
     r"\bat [\w.]+\([\w.]+:\d+\)|\.(?:py|rs|go|js|java):\d+|conformance-internal-detail"
 )
 
