@@ -265,8 +265,7 @@ class Bench:
             return
         answer = {"response": "The other agent confirms.", "task_id": document.get("task_id")}
         message = Message(conversation(conversation_id, self.peer_id), json.dumps(answer).encode())
-        # Publishing waits for the broker, which waits for this handler's turn to end.
-        self._answering = asyncio.get_running_loop().create_task(self._connection.publish(message))
+        await self._connection.publish(message)
 
     async def _until(self, condition: Callable[[], Value], seconds: float) -> Value:
         """The condition's value once it is true. Raises ``TimeoutError``."""
