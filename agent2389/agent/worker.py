@@ -19,6 +19,7 @@ from agent2389.ledger.states import AgentState
 from agent2389.telemetry import surroundings
 from agent2389.upkeep.chores import Chores
 from agent2389.upkeep.dispatch import Dispatcher
+from agent2389.upkeep.foreign import Foreign
 from agent2389.upkeep.intake import Intake
 from agent2389.wire.topics import MeshTopics, agent_bound
 
@@ -58,7 +59,13 @@ class Worker:
         self._dispatcher = dispatcher
         self._announcer = announcer
         self._run_task = run_task
-        self._chores = Chores(ledger, dispatcher)
+        foreign = Foreign(
+            ledger,
+            connection,
+            dispatcher,
+            answer_seconds=parts.configuration.mqtt.foreign_answer_secs,
+        )
+        self._chores = Chores(ledger, dispatcher, foreign=foreign)
         lease = parts.configuration.worker.lease_seconds
         self._beat_seconds = min(BEAT_SECONDS, lease / BEATS_IN_A_LEASE)
         self._running: dict[str, Running] = {}

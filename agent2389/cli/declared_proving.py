@@ -1,4 +1,4 @@
-"""Arguments of the verbs that prove a mesh: fsck, chaos, sim."""
+"""Arguments of the verbs that prove things: fsck, conformance, chaos, sim."""
 
 from pathlib import Path
 from typing import Annotated, Optional
@@ -20,6 +20,28 @@ def fsck(
     from agent2389.cli import proving
 
     run_verb(proving.fsck(quiet_wait=quiet_wait, repair=repair, as_json=json))
+
+
+@app.command()
+def conformance(
+    agent: Annotated[str, typer.Option("--agent", help="Id of the agent under test.")],
+    broker: Annotated[
+        Optional[str], typer.Option("--broker", help="Its broker (default MQTT_BROKER_URL).")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict/--lenient", help="Lenient tolerates known deviations.")
+    ] = True,
+    start: Annotated[
+        Optional[str],
+        typer.Option("--start", help="Command that starts the agent; the kit runs and ends it."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds given to an answer.")] = 30.0,
+    json: Json = False,
+) -> None:
+    """Hold any implementation of the 2389 protocol against every requirement."""
+    from agent2389.cli import conformance as kit
+
+    run_verb(kit.conformance(broker, agent, strict=strict, start=start, timeout=timeout, as_json=json))
 
 
 @app.command()

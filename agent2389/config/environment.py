@@ -46,6 +46,11 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable("AGENT2389_TENANT", "agent.tenant", "tenant of this process"),
     Variable("AGENT2389_INSECURE_OK", "mqtt.insecure_ok", "1 allows mqtt:// beyond loopback"),
+    Variable(
+        "AGENT2389_FOREIGN_ANSWER_SECONDS",
+        "mqtt.foreign_answer_secs",
+        "seconds a foreign agent may take for an answer",
+    ),
     Variable("AGENT2389_CA_FILE", "mqtt.ca_file", "CA of the broker's certificate"),
     Variable("AGENT2389_CLIENT_CERT", "mqtt.client_cert", "own certificate for the broker"),
     Variable("AGENT2389_CLIENT_KEY", "mqtt.client_key", "its key, when it lies in a file of its own"),

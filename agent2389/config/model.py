@@ -44,6 +44,7 @@ class MqttSection(Section):
     username: str | None = None
     password: SecretStr | None = None
     heartbeat_interval_secs: int = Field(default=900, ge=1)
+    foreign_answer_secs: float = Field(default=600, gt=0)
     ca_file: Path | None = None
     client_cert: Path | None = None
     client_key: Path | None = None

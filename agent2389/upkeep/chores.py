@@ -9,6 +9,7 @@ from agent2389.broker.port import Message
 from agent2389.errors import Unreachable
 from agent2389.ledger.port import Ledger
 from agent2389.upkeep.dispatch import Dispatcher
+from agent2389.upkeep.foreign import Foreign
 from agent2389.wire.topics import MeshTopics
 
 KEEP_DAYS = 7.0
@@ -20,6 +21,7 @@ INTERVALS: dict[str, float] = {
     "leftovers": 2.0,
     "reap": 5.0,
     "board": 5.0,
+    "foreign": 1.0,
     "seal": 5.0,
     "retention": 60.0,
 }
@@ -31,7 +33,14 @@ log = structlog.get_logger(__name__)
 class Chores:
     """Runs chores on own timers (ops) or when the beat says they are late (agents)."""
 
-    def __init__(self, ledger: Ledger, dispatcher: Dispatcher, *, keep_days: float = KEEP_DAYS) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        dispatcher: Dispatcher,
+        *,
+        foreign: Foreign | None = None,
+        keep_days: float = KEEP_DAYS,
+    ) -> None:
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._keep_days = keep_days
@@ -43,11 +52,15 @@ class Chores:
             "seal": self._seal,
             "retention": self._retention,
         }
+        if foreign is not None:
+            self._work["foreign"] = foreign.look
 
     async def run(self) -> None:
         """All chores on their intervals, for ever; a ledger that is away is asked again."""
         async with asyncio.TaskGroup() as group:
             for name, interval in INTERVALS.items():
+                if name not in self._work:
+                    continue
                 group.create_task(self._repeat(name, interval), name=f"chore-{name}")
 
     async def run_due(self, names: Iterable[str]) -> None:

@@ -213,8 +213,8 @@ class Intake:
         self._on_dropped("depth" if deep else "schema")
         conversation_id, task_id = conversation_of(document)
         log.warning("task envelope refused", agent_id=agent_id, code=refused.code, reason=str(refused))
-        await self._record(delivery, refused)
-        if conversation_id is None:
+        # Ops and the agent itself hear every envelope; the one that records the refusal answers it.
+        if not await self._record(delivery, refused) or conversation_id is None:
             return
         code = "pipeline_depth_exceeded" if deep else "invalid_input"
         body = error_message(code, str(refused), task_id)

@@ -128,6 +128,61 @@ def check_next(next_: Any) -> dict[str, Any] | None:
     return dict(next_)
 
 
+def write_envelope(
+    *, task_id: str, conversation_id: str, topic: str, instruction: str | None, input_: Any
+) -> bytes:
+    """A task for another implementation, as JSON bytes: version 1, without ``next``.
+
+    FR-007 knows text and objects as input; any other value goes as its JSON text.
+    """
+    if input_ is None:
+        input_ = {}
+    elif not isinstance(input_, str | dict):
+        input_ = msgspec.json.encode(input_).decode()
+    return msgspec.json.encode(
+        {
+            "task_id": task_id,
+            "conversation_id": conversation_id,
+            "topic": topic,
+            "instruction": instruction,
+            "input": input_,
+            "next": None,
+        }
+    )
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What another agent said on a conversation: ``text`` is the response, or with ``code`` the error."""
+
+    task_id: str
+    text: str
+    code: str | None = None
+
+    @property
+    def is_about_a_duplicate(self) -> bool:
+        """The reference answers a redelivery of a task it works on by an error; that ends nothing."""
+        return self.code == "invalid_input" and "duplicate" in self.text.lower()
+
+
+def read_answer(payload: bytes) -> Answer | None:
+    """An answer or error of any implementation; ``None`` for anything else on a conversation."""
+    try:
+        document = read_json(payload)
+    except InputRefused:
+        return None
+    if not isinstance(document, dict) or not isinstance(document.get("task_id"), str):
+        return None
+    task_id = document["task_id"].lower()
+    error = document.get("error")
+    if error is not None:
+        body = error if isinstance(error, dict) else {"message": str(error)}
+        return Answer(task_id, str(body.get("message")), str(body.get("code") or "internal_error"))
+    if "response" not in document:
+        return None
+    said = document["response"]
+    return Answer(task_id, said if isinstance(said, str) else msgspec.json.encode(said).decode())
+
+
 def error_message(code: str, message: str, task_id: str | None) -> bytes:
     """The error answer as JSON bytes, cut to the protocol's 500 characters."""
     return msgspec.json.encode(ErrorResponse(ErrorBody(code, message[:MAX_ERROR_CHARACTERS]), task_id))

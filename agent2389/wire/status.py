@@ -43,6 +43,7 @@ class ForeignStatus(msgspec.Struct, frozen=True, kw_only=True):
     description: str | None = None
     incarnation: str | None = None
     mesh_id: str | None = None
+    interval_s: float | None = None
 
 
 def timestamp(moment: datetime | None = None) -> str:

@@ -193,6 +193,16 @@ def conversation(conversation_id: str, agent_id: str) -> str:
     return f"/conversations/{conversation_id}/{agent_id}"
 
 
+def conversation_filter(agent_id: str = "+") -> str:
+    """What one agent says in any conversation, or what every agent says."""
+    return conversation("+", agent_id)
+
+
+def protocol_topics_filter() -> str:
+    """Everything that 2389 agents say and get outside conversations."""
+    return "/control/agents/#"
+
+
 def parse_protocol_agent(topic: str) -> str | None:
     """The agent id in ``/control/agents/{agent_id}/…`` after canonicalisation, else ``None``."""
     levels = canonical_topic(topic).split("/")

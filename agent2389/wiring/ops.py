@@ -23,6 +23,7 @@ from agent2389.telemetry.metrics import Metrics
 from agent2389.upkeep.accept import accept_document
 from agent2389.upkeep.chores import Chores
 from agent2389.upkeep.dispatch import Dispatcher
+from agent2389.upkeep.foreign import Foreign
 from agent2389.upkeep.intake import Intake
 from agent2389.wire.names import new_uuid7
 from agent2389.wire.topics import MeshTopics
@@ -75,6 +76,9 @@ async def _serve(configuration: ProcessConfiguration) -> None:
         intake_connection = await broker.connect(f"ops-{incarnation}-intake", manual_acknowledgement=True)
         watch_servers(health, metrics, ledger, connection)
         dispatcher = Dispatcher(ledger, connection)
+        foreign = Foreign(
+            ledger, connection, dispatcher, answer_seconds=configuration.mqtt.foreign_answer_secs
+        )
         intake = Intake(
             ledger,
             intake_connection,
@@ -118,6 +122,7 @@ async def _serve(configuration: ProcessConfiguration) -> None:
         await _keep_announced(connection, ledger, dispatcher)
         await intake.serve_pools()
         await intake.serve_protocol()
+        await foreign.neighbours.follow_all()
         port = await stack.enter_async_context(http_server(app, configuration.health, OPS_PORT))
         health.started_up = True
         log.info("ops runs", port=port, version=__version__)
@@ -125,7 +130,7 @@ async def _serve(configuration: ProcessConfiguration) -> None:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_beats(ledger, incarnation), name="ops-beat")
                 group.create_task(dispatcher.run(), name="ops-dispatch")
-                group.create_task(Chores(ledger, dispatcher).run(), name="ops-chores")
+                group.create_task(Chores(ledger, dispatcher, foreign=foreign).run(), name="ops-chores")
                 group.create_task(intake.run(), name="ops-intake")
         finally:
             await asyncio.shield(_leave(ledger, connection, dispatcher, incarnation))
