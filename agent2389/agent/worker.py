@@ -20,6 +20,7 @@ from agent2389.telemetry import surroundings
 from agent2389.upkeep.chores import Chores
 from agent2389.upkeep.dispatch import Dispatcher
 from agent2389.upkeep.intake import Intake
+from agent2389.upkeep.reconcile import Reconciler
 from agent2389.wire.topics import MeshTopics, agent_bound
 
 BEAT_SECONDS = 10.0
@@ -58,7 +59,8 @@ class Worker:
         self._dispatcher = dispatcher
         self._announcer = announcer
         self._run_task = run_task
-        self._chores = Chores(ledger, dispatcher)
+        self._reconciler = Reconciler(ledger, connection, dispatcher)
+        self._chores = Chores(ledger, dispatcher, reconciler=self._reconciler)
         lease = parts.configuration.worker.lease_seconds
         self._beat_seconds = min(BEAT_SECONDS, lease / BEATS_IN_A_LEASE)
         self._running: dict[str, Running] = {}
@@ -117,6 +119,7 @@ class Worker:
                 group.create_task(self._dispatcher.run(), name=f"dispatch-{self._agent.id}"),
                 group.create_task(self._repeat_status(), name=f"status-{self._agent.id}"),
                 group.create_task(self._intake.run(), name=f"intake-{self._agent.id}"),
+                group.create_task(self._reconciler.run(), name=f"reconcile-{self._agent.id}"),
             ]
             self._claimer.look()
             await self._drain_asked.wait()
@@ -179,6 +182,8 @@ class Worker:
             await self._announcer.publish_status(self._connection, "available")
             await self._announcer.publish_presence(self._connection)
             self._claimer.look()
+        if self._connection.state.reconnects > 0:
+            self._reconciler.broker_is_back()
 
     async def _repeat_status(self) -> None:
         while True:

@@ -9,6 +9,7 @@ from agent2389.broker.port import Message
 from agent2389.errors import Unreachable
 from agent2389.ledger.port import Ledger
 from agent2389.upkeep.dispatch import Dispatcher
+from agent2389.upkeep.reconcile import Reconciler
 from agent2389.wire.topics import MeshTopics
 
 KEEP_DAYS = 7.0
@@ -21,6 +22,7 @@ INTERVALS: dict[str, float] = {
     "reap": 5.0,
     "board": 5.0,
     "seal": 5.0,
+    "reconcile": 30.0,
     "retention": 60.0,
 }
 """Seconds between two runs of a chore anywhere in the mesh."""
@@ -31,8 +33,16 @@ log = structlog.get_logger(__name__)
 class Chores:
     """Runs chores on own timers (ops) or when the beat says they are late (agents)."""
 
-    def __init__(self, ledger: Ledger, dispatcher: Dispatcher, *, keep_days: float = KEEP_DAYS) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        dispatcher: Dispatcher,
+        *,
+        reconciler: Reconciler | None = None,
+        keep_days: float = KEEP_DAYS,
+    ) -> None:
         self._ledger = ledger
+        self._reconciler = reconciler
         self._dispatcher = dispatcher
         self._keep_days = keep_days
         self._work: dict[str, Callable[[], Awaitable[None]]] = {
@@ -41,6 +51,7 @@ class Chores:
             "reap": self._reap,
             "board": dispatcher.flush,
             "seal": self._seal,
+            "reconcile": self._reconcile,
             "retention": self._retention,
         }
 
@@ -66,7 +77,7 @@ class Chores:
             if await self._ledger.take_chore(name, interval):
                 await self._work[name]()
         except Unreachable as error:
-            log.warning("chore waits for the ledger", chore=name, reason=str(error))
+            log.warning("chore waits", chore=name, reason=str(error))
 
     async def _ring(self) -> None:
         for wake in await self._ledger.ring_due():
@@ -74,6 +85,10 @@ class Chores:
 
     async def _reap(self) -> None:
         await self._dispatcher.perform(await self._ledger.reap())
+
+    async def _reconcile(self) -> None:
+        if self._reconciler is not None:
+            await self._reconciler.compare()
 
     async def _seal(self) -> None:
         while await self._ledger.seal(SEALED_AT_ONCE) == SEALED_AT_ONCE:

@@ -55,10 +55,14 @@ class Dispatcher:
         await self._try(Message(MeshTopics(tenant).wake(pool), encode(message), qos=0))
 
     async def deliver(self, deliveries: Iterable[Delivery]) -> None:
-        """Send outbox rows and forget those that went out."""
+        """Send outbox rows and forget those that went out.
+
+        With the ledger gone since the commit they stay and go out once more: receivers expect repeats.
+        """
         sent = [row.id for row in deliveries if await self._try(_message_of(row))]
         if sent:
-            await self._ledger.outbox_sent(sent)
+            with contextlib.suppress(Unreachable):
+                await self._ledger.outbox_sent(sent)
 
     async def publish(self, message: Message) -> bool:
         """Publish something that may be lost; ``False`` when it was."""

@@ -367,6 +367,19 @@ async def test_a_board_row_that_did_not_go_out_is_sent_again(house: House) -> No
     assert len(house.broker.on(TOPICS.result("one"))) == 2
 
 
+async def test_a_delivery_goes_out_though_the_ledger_is_gone_since(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the handler that carries it fails, and its message is never acknowledged."""
+    back = went_away(monkeypatch, house.ledger, "outbox_sent")
+    await house.job(TOPICS.job("research", "one"), {"instruction": "x"}, retained=True)
+    assert len(house.receipts("one")) == house.broker.acknowledged == 1
+    back()
+    await house.ledger.advance(2.1)
+    await house.dispatcher.send_leftovers()
+    assert len(house.receipts("one")) == 2
+
+
 async def test_events_can_be_switched_off(house: House) -> None:
     silent = Dispatcher(house.ledger, house.broker, events=False)
     await silent.perform((await house.ledger.submit(new_job("one"))).effects)
