@@ -320,7 +320,7 @@ class Worker:
             log.info("task ends", task_id=claim.fence.task_id, outcome=outcome, seconds=round(seconds, 3))
             if not self._running and self._drain_asked.is_set():
                 self._drained.set()
-            self._claimer.look()
+            self._claimer.slot_freed()
 
     # drain -----------------------------------------------------------------------
 
@@ -330,6 +330,7 @@ class Worker:
 
     async def _drain(self) -> None:
         self._set_state(AgentState.DRAINING)
+        await self._claimer.settled()
         log.info("draining", running=len(self._running))
         with contextlib.suppress(Unreachable):
             await self._beat_once()

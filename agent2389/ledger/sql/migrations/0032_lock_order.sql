@@ -2,6 +2,8 @@
 
 -- As before, but the tasks first and the own row last, as whoever finishes a task does it. The other way
 -- round a beat and a finish of the same agent waited for each other (measured: one in 600 tasks under load).
+-- Backlog is what waited for a second: what is younger has its doorbell (measured: half of all claims of an
+-- idle pool of a hundred came from beats that saw a task which somebody was about to claim).
 CREATE OR REPLACE FUNCTION agent2389_v1.beat(beat jsonb, intervals jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -47,7 +49,7 @@ BEGIN
         'peers_digest', digest,
         'peers', CASE WHEN digest = beat ->> 'known_peers' THEN NULL ELSE mates END,
         'backlog', EXISTS (SELECT FROM agent2389.tasks q WHERE q.tenant = t AND q.pool = ANY (me.pools)
-            AND q.state = 'queued' AND q.run_after <= clock_timestamp()
+            AND q.state = 'queued' AND greatest(q.run_after, q.queued_at) <= clock_timestamp() - interval '1 second'
             AND q.not_agent IS DISTINCT FROM me.agent_id),
         'due', (SELECT coalesce(jsonb_agg(i.key), '[]') FROM jsonb_each_text(intervals) i
             LEFT JOIN agent2389.upkeep u ON u.chore = i.key
