@@ -53,6 +53,8 @@ class Claimer:
         self._waiting: dict[str, float] = {}
         self._look = asyncio.Event()
         self._look_everywhere = True
+        self._passed_over = False
+        self._claiming = asyncio.Lock()
         self.peers: Mapping[str, tuple[str, ...]] = {}
         self.poll_seconds = POLL_SECONDS
 
@@ -66,8 +68,17 @@ class Claimer:
             return
         self._enter(wake, pool=delivery.topic.rpartition("/")[2])
 
+    def slot_freed(self) -> None:
+        """A task of ours ended: try the wakes that wait, and look where something was passed over.
+
+        In an idle pool there is neither, and looking would double the claims of every task.
+        """
+        if self._passed_over or self.poll_seconds < POLL_SECONDS:
+            self.look()
+        self._look.set()
+
     def look(self) -> None:
-        """There may be work for us: a slot is free, the beat reports backlog, we began to run."""
+        """There may be work for us: the beat reports backlog, we began to run."""
         self._look_everywhere = True
         self._look.set()
 
@@ -76,10 +87,19 @@ class Claimer:
         while True:
             await self._pause()
             try:
-                await self._claim_what_is_due()
+                async with self._claiming:
+                    await self._claim_what_is_due()
             except Unreachable as error:
                 log.warning("claims wait for the ledger", reason=str(error))
                 await asyncio.sleep(1)
+
+    async def settled(self) -> None:
+        """Until a claim that is under way has its answer and its task was started.
+
+        A process that leaves in between would own a task that it never heard of.
+        """
+        async with self._claiming:
+            return
 
     def _enter(self, wake: Wake, pool: str) -> None:
         place = rank(wake.task_id, self._incarnation, self.peers.get(pool, ()))
@@ -112,7 +132,8 @@ class Claimer:
     async def _claim_what_is_due(self) -> None:
         free = self._free_slots()
         if free <= 0:
-            # A slot that frees looks again, so nothing that waits is forgotten.
+            # The next slot that frees makes good for it.
+            self._passed_over = True
             self._waiting.clear()
             self._look_everywhere = False
             return
@@ -121,7 +142,7 @@ class Claimer:
         for task_id in due:
             del self._waiting[task_id]
         if self._look_everywhere or len(due) > 1:
-            self._look_everywhere = False
+            self._look_everywhere = self._passed_over = False
             claims = await self._ledger.claim_batch(self._incarnation, free)
             self._look_everywhere = len(claims) == free
             for claim in claims:

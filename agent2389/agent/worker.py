@@ -21,6 +21,7 @@ from agent2389.upkeep.chores import Chores
 from agent2389.upkeep.dispatch import Dispatcher
 from agent2389.upkeep.foreign import Foreign
 from agent2389.upkeep.intake import Intake
+from agent2389.upkeep.reconcile import Reconciler
 from agent2389.wire.topics import MeshTopics, agent_bound
 
 BEAT_SECONDS = 10.0
@@ -65,7 +66,8 @@ class Worker:
             dispatcher,
             answer_seconds=parts.configuration.mqtt.foreign_answer_secs,
         )
-        self._chores = Chores(ledger, dispatcher, foreign=foreign)
+        self._reconciler = Reconciler(ledger, connection, dispatcher)
+        self._chores = Chores(ledger, dispatcher, foreign=foreign, reconciler=self._reconciler)
         lease = parts.configuration.worker.lease_seconds
         self._beat_seconds = min(BEAT_SECONDS, lease / BEATS_IN_A_LEASE)
         self._running: dict[str, Running] = {}
@@ -124,6 +126,7 @@ class Worker:
                 group.create_task(self._dispatcher.run(), name=f"dispatch-{self._agent.id}"),
                 group.create_task(self._repeat_status(), name=f"status-{self._agent.id}"),
                 group.create_task(self._intake.run(), name=f"intake-{self._agent.id}"),
+                group.create_task(self._reconciler.run(), name=f"reconcile-{self._agent.id}"),
             ]
             self._claimer.look()
             await self._drain_asked.wait()
@@ -188,6 +191,8 @@ class Worker:
             await self._announcer.publish_status(self._connection, "available")
             await self._announcer.publish_presence(self._connection)
             self._claimer.look()
+        if self._connection.state.reconnects > 0:
+            self._reconciler.broker_is_back()
 
     async def _repeat_status(self) -> None:
         while True:
@@ -330,7 +335,7 @@ class Worker:
             log.info("task ends", task_id=claim.fence.task_id, outcome=outcome, seconds=round(seconds, 3))
             if not self._running and self._drain_asked.is_set():
                 self._drained.set()
-            self._claimer.look()
+            self._claimer.slot_freed()
 
     # drain -----------------------------------------------------------------------
 
@@ -340,6 +345,7 @@ class Worker:
 
     async def _drain(self) -> None:
         self._set_state(AgentState.DRAINING)
+        await self._claimer.settled()
         log.info("draining", running=len(self._running))
         with contextlib.suppress(Unreachable):
             await self._beat_once()

@@ -33,6 +33,7 @@ from agent2389.ledger.records import (
     NewJob,
     NextTask,
     Rejection,
+    ShownTopic,
     Submitted,
     Waiting,
     Wake,
@@ -265,6 +266,16 @@ class MemoryLedger(MemoryJournal):
     async def board_reset(self) -> None:
         """Send every board row again."""
         memory_board.reset(self.tables)
+
+    async def board_shown(
+        self, kinds: Sequence[str], *, after: Sequence[str] = (), limit: int | None = None
+    ) -> Sequence[ShownTopic]:
+        """What the broker should hold."""
+        return memory_board.shown(self.tables, self.tenant, kinds, tuple(after), limit)
+
+    async def board_lost(self, lost: Sequence[ShownTopic]) -> int:
+        """Send these again."""
+        return memory_board.lost(self.tables, self.tenant, lost)
 
     async def take_outbox(self, limit: int) -> Sequence[Delivery]:
         """Deliveries nobody sent."""

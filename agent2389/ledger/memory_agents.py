@@ -12,6 +12,8 @@ from agent2389.ledger.memory_tables import LONG_AGO, AgentEntry, Grant, Tables, 
 from agent2389.ledger.records import Claim, Fence, StepSummary
 from agent2389.ledger.states import AgentState, TaskState
 
+PASSED_OVER = timedelta(seconds=1)
+"""What waits shorter has its doorbell: no beat calls it backlog."""
 MOST_PEERS = 256
 SUMMARY_CHARACTERS = 2000
 
@@ -84,7 +86,9 @@ def beat(tables: Tables, tenant: str, told: Beat, chores: Mapping[str, float]) -
         peers_digest=peers_digest,
         peers=None if peers_digest == told.known_peers else peers,
         backlog=any(
-            task.run_after <= now and entry is not None and task.not_agent != entry.record.agent_id
+            max(task.run_after, task.queued_at) <= now - PASSED_OVER
+            and entry is not None
+            and task.not_agent != entry.record.agent_id
             for task in waiting
         ),
         due=tuple(

@@ -1,12 +1,14 @@
 """The board of the in-memory ledger: retained topics as versioned rows."""
 
-from collections.abc import Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from agent2389.ledger.memory_parts import as_text, show_on_board, zulu
 from agent2389.ledger.memory_tables import BoardKey, BoardRow, Tables, TaskRecord
 from agent2389.ledger.memory_upkeep import LEASE, take_chore
-from agent2389.ledger.records import BoardMessage
+from agent2389.ledger.records import BoardMessage, ShownTopic
 from agent2389.ledger.states import OWNED, TaskState
 
 SETTLED = timedelta(milliseconds=250)
@@ -24,10 +26,29 @@ def refresh(tables: Tables) -> None:
     for key, row in tables.board.items():
         if key[1] in DERIVED and row.payload is not None and key not in wanted:
             show_on_board(tables, *key, None)
+    occupied = _occupied(tables, wanted)
+    room = {pool: MOST_OPEN - count for pool, count in Counter(map(_pool, occupied)).items()}
     for key, payload in wanted.items():
         known = tables.board.get(key)
-        if known is None or known.payload is None:
-            show_on_board(tables, *key, payload)
+        if known is not None and known.payload is not None:
+            continue
+        if key[1] == "open" and key not in occupied:
+            room[_pool(key)] = room.get(_pool(key), MOST_OPEN) - 1
+            if room[_pool(key)] < 0:
+                continue
+        show_on_board(tables, *key, payload)
+
+
+def _occupied(tables: Tables, wanted: Mapping[BoardKey, str]) -> set[BoardKey]:
+    """``open`` topics that take a place on the broker: one still to be cleared there does too."""
+    before = {
+        key: row for key, row in tables.board.items() if key[1] == "open" and (row.on_wire or row.payload)
+    }
+    return {key for key, row in before.items() if row.on_wire or key in wanted}
+
+
+def _pool(key: BoardKey) -> tuple[str, str]:
+    return key[0], key[2][0]
 
 
 def derived(tables: Tables) -> dict[BoardKey, str]:
@@ -120,3 +141,36 @@ def reset(tables: Tables) -> None:
         row.lease = row.lease_until = None
         if row.payload is not None:
             row.sent_version, row.changed_at = None, tables.now()
+
+
+def shown(
+    tables: Tables, tenant: str, kinds: Sequence[str], after: tuple[str, ...], limit: int | None
+) -> Sequence[ShownTopic]:
+    """What a broker should hold of ``tenant``, by kind and key."""
+    rows = sorted(
+        (kind, key, row)
+        for (whose, kind, key), row in tables.board.items()
+        if whose == tenant and kind in kinds and key > after
+    )
+    return tuple(
+        ShownTopic(
+            kind=kind,
+            key=key,
+            version=row.version,
+            sent=row.sent_version == row.version,
+            digest=None if row.payload is None else hashlib.sha256(row.payload.encode()).hexdigest(),
+        )
+        for kind, key, row in rows[:limit]
+    )
+
+
+def lost(tables: Tables, tenant: str, topics: Sequence[ShownTopic]) -> int:
+    """Send these again, unless they changed since they were looked at."""
+    again = 0
+    for topic in topics:
+        row = tables.board.get((tenant, topic.kind, topic.key))
+        if row is None or row.payload is None or not row.version == topic.version == row.sent_version:
+            continue
+        row.sent_version, row.changed_at = None, tables.now()
+        again += 1
+    return again

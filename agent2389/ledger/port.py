@@ -20,6 +20,7 @@ from agent2389.ledger.records import (
     NewJob,
     NextTask,
     Rejection,
+    ShownTopic,
     Submitted,
     Waiting,
     Wake,
@@ -214,6 +215,16 @@ class Ledger(Journal, Protocol):
 
     async def board_reset(self) -> None:
         """The broker lost its retained messages: send every row again."""
+        ...
+
+    async def board_shown(
+        self, kinds: Sequence[str], *, after: Sequence[str] = (), limit: int | None = None
+    ) -> Sequence[ShownTopic]:
+        """What the broker should hold of these kinds, by kind and key; ``after`` is a key to go on from."""
+        ...
+
+    async def board_lost(self, lost: Sequence[ShownTopic]) -> int:
+        """The broker does not hold these: send again those that did not change meanwhile; how many."""
         ...
 
     async def take_outbox(self, limit: int) -> Sequence[Delivery]:

@@ -28,6 +28,7 @@ from agent2389.ledger.records import (
     NewJob,
     NextTask,
     Rejection,
+    ShownTopic,
     Submitted,
     Waiting,
     Wake,
@@ -109,16 +110,7 @@ class PostgresLedger(PostgresJournal):
 
     async def reject(self, rejection: Rejection) -> bool:
         """T4."""
-        return bool(
-            await self._rest.value(
-                SQL["reject"],
-                rejection.topic,
-                rejection.payload_sha256,
-                rejection.size,
-                rejection.code,
-                rejection.excerpt,
-            )
-        )
+        return bool(await self._rest.value(SQL["reject"], *msgspec.structs.astuple(rejection)))
 
     async def cancel(self, job_id: str, actor: str) -> Written:
         """T18, T19."""
@@ -276,6 +268,17 @@ class PostgresLedger(PostgresJournal):
     async def board_reset(self) -> None:
         """Send every board row again."""
         await self._rest.value(SQL["board_reset"])
+
+    async def board_shown(
+        self, kinds: Sequence[str], *, after: Sequence[str] = (), limit: int | None = None
+    ) -> Sequence[ShownTopic]:
+        """What the broker should hold."""
+        kind = tuple[ShownTopic, ...]
+        return await self._ask(self._rest, kind, "board_shown", list(kinds), list(after), limit)
+
+    async def board_lost(self, lost: Sequence[ShownTopic]) -> int:
+        """Send these again."""
+        return int(await self._rest.value(SQL["board_lost"], _json(lost)))
 
     async def take_outbox(self, limit: int) -> Sequence[Delivery]:
         """Deliveries nobody sent."""

@@ -355,6 +355,18 @@ class BoardMessage(msgspec.Struct, frozen=True, kw_only=True):
     lease: str
 
 
+class ShownTopic(msgspec.Struct, frozen=True, kw_only=True):
+    """A retained topic as the board has it: ``digest`` is the SHA-256 of its payload, ``None`` while it is
+    being cleared; ``sent`` whether this version went out.
+    """
+
+    kind: str
+    key: tuple[str, ...]
+    version: int
+    sent: bool
+    digest: str | None = None
+
+
 class Blob(msgspec.Struct, frozen=True):
     """A content-addressed value."""
 

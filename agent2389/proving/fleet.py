@@ -48,7 +48,8 @@ class Member:
         """Signal the process, if it lives."""
         if self.process is not None and self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                self.process.send_signal(sign)
+                # Not send_signal: it may reap the child before its watcher, and the exit code is lost.
+                os.kill(self.process.pid, sign)
 
 
 class Fleet:
@@ -79,7 +80,6 @@ class Fleet:
         """Kill -9; returns when it is gone."""
         member.may_end = True
         member.send(signal.SIGKILL)
-        member.send(signal.SIGCONT)
         if member.process is not None:
             await member.process.wait()
 

@@ -1,21 +1,19 @@
 """What a broker holds of the board, and how that differs from the ledger."""
 
-import asyncio
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
-from agent2389.broker.port import Connection, Delivery, Message
+from agent2389.broker.port import Connection
 from agent2389.ledger.inspection import Problem, RetainedTopic
 from agent2389.upkeep.dispatch import board_topic
+from agent2389.upkeep.retained import heard
 from agent2389.wire.names import new_uuid7
 from agent2389.wire.topics import MeshTopics
 
 PATIENCE_SECONDS = 150.0
 """How long board and broker may differ: a restart, a reset, a batch in between."""
-ECHO_SECONDS = 5.0
 ASKED_AT_ONCE = 200
 
 
@@ -66,30 +64,7 @@ def strays(problems: Iterable[Problem]) -> list[str]:
 
 
 async def _heard(connection: Connection, tenant: str, filters: Sequence[str]) -> dict[str, bytes]:
-    """Subscribe, wait for an echo of our own that comes after the stored messages, unsubscribe."""
-    found: dict[str, bytes] = {}
-    echoed = asyncio.Event()
-    probe = MeshTopics(tenant).probe("fsck", new_uuid7())
-
-    async def on_message(delivery: Delivery) -> None:
-        if delivery.payload:
-            found[delivery.topic] = delivery.payload
-        else:
-            found.pop(delivery.topic, None)
-
-    async def on_probe(delivery: Delivery) -> None:  # noqa: ARG001 - the handler's signature
-        echoed.set()
-
-    await connection.subscribe(probe, on_probe, qos=0)
-    for topic_filter in filters:
-        await connection.subscribe(topic_filter, on_message, qos=0)
-    await connection.publish(Message(probe, b"after", qos=0))
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(ECHO_SECONDS):
-            await echoed.wait()
-    for topic_filter in (*filters, probe):
-        await connection.unsubscribe(topic_filter)
-    return found
+    return await heard(connection, filters, MeshTopics(tenant).probe("fsck", new_uuid7()))
 
 
 def _age(payload: bytes) -> float | None:

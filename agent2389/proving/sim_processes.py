@@ -29,6 +29,7 @@ from agent2389.tools.registry import ToolSet
 from agent2389.upkeep.chores import Chores
 from agent2389.upkeep.dispatch import Dispatcher
 from agent2389.upkeep.intake import Intake
+from agent2389.upkeep.reconcile import Reconciler
 from agent2389.wire.names import new_uuid7
 
 BEAT_SECONDS = 10.0
@@ -213,16 +214,21 @@ class OpsProcess:
         await ledger.register(record)
         beat = Beat(incarnation=self.incarnation, state=AgentState.RUNNING, free_slots=0)
         await ledger.beat(beat)
-        connection.on_connected(dispatcher.show_again)
-        if connection.state.connected:
-            await dispatcher.show_again()
+        reconciler = Reconciler(ledger, connection, dispatcher)
+
+        async def is_back() -> None:
+            reconciler.broker_is_back()
+
+        connection.on_connected(is_back)
+        reconciler.broker_is_back()
         await intake.serve_pools()
         await intake.serve_protocol()
         async with asyncio.TaskGroup() as group:
             sides = [
                 group.create_task(_beats(ledger, beat)),
                 group.create_task(dispatcher.run()),
-                group.create_task(Chores(ledger, dispatcher).run()),
+                group.create_task(Chores(ledger, dispatcher, reconciler=reconciler).run()),
+                group.create_task(reconciler.run()),
                 group.create_task(intake.run()),
             ]
             await self._stop.wait()

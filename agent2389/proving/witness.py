@@ -36,6 +36,7 @@ class Witness:
         self.payloads: dict[str, set[bytes]] = {}
         self.last_heard = time.monotonic()
         self.most_open = 0
+        self._reconnects = 0
 
     async def listen(self) -> None:
         """Begin."""
@@ -111,6 +112,9 @@ class Witness:
             self.enter(delivery.topic.removeprefix(self._prefix), delivery.payload)
 
     async def _on_open(self, delivery: Delivery) -> None:
+        if (reconnects := self._connection.state.reconnects) != self._reconnects:
+            # What was cleared meanwhile was not heard; what still stands comes again.
+            self._reconnects, self._open = reconnects, {}
         pool, task_id, _ = delivery.topic.rsplit("/", 3)[1:]
         topics = self._open.setdefault(pool, set())
         if delivery.payload:

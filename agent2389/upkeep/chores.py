@@ -10,6 +10,7 @@ from agent2389.errors import Unreachable
 from agent2389.ledger.port import Ledger
 from agent2389.upkeep.dispatch import Dispatcher
 from agent2389.upkeep.foreign import Foreign
+from agent2389.upkeep.reconcile import Reconciler
 from agent2389.wire.topics import MeshTopics
 
 KEEP_DAYS = 7.0
@@ -23,6 +24,7 @@ INTERVALS: dict[str, float] = {
     "board": 5.0,
     "foreign": 1.0,
     "seal": 5.0,
+    "reconcile": 30.0,
     "retention": 60.0,
 }
 """Seconds between two runs of a chore anywhere in the mesh."""
@@ -39,9 +41,11 @@ class Chores:
         dispatcher: Dispatcher,
         *,
         foreign: Foreign | None = None,
+        reconciler: Reconciler | None = None,
         keep_days: float = KEEP_DAYS,
     ) -> None:
         self._ledger = ledger
+        self._reconciler = reconciler
         self._dispatcher = dispatcher
         self._keep_days = keep_days
         self._work: dict[str, Callable[[], Awaitable[None]]] = {
@@ -50,6 +54,7 @@ class Chores:
             "reap": self._reap,
             "board": dispatcher.flush,
             "seal": self._seal,
+            "reconcile": self._reconcile,
             "retention": self._retention,
         }
         if foreign is not None:
@@ -79,7 +84,7 @@ class Chores:
             if await self._ledger.take_chore(name, interval):
                 await self._work[name]()
         except Unreachable as error:
-            log.warning("chore waits for the ledger", chore=name, reason=str(error))
+            log.warning("chore waits", chore=name, reason=str(error))
 
     async def _ring(self) -> None:
         for wake in await self._ledger.ring_due():
@@ -87,6 +92,10 @@ class Chores:
 
     async def _reap(self) -> None:
         await self._dispatcher.perform(await self._ledger.reap())
+
+    async def _reconcile(self) -> None:
+        if self._reconciler is not None:
+            await self._reconciler.compare()
 
     async def _seal(self) -> None:
         while await self._ledger.seal(SEALED_AT_ONCE) == SEALED_AT_ONCE:

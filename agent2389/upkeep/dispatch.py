@@ -35,7 +35,6 @@ class Dispatcher:
         self._events = events
         self._pending: list[Change] = []
         self._touched = asyncio.Event()
-        self._forgotten = False
 
     async def perform(self, effects: Effects) -> None:
         """Do everything a commit asks for. Never raises because broker or ledger is away."""
@@ -58,19 +57,14 @@ class Dispatcher:
         await self._try(Message(MeshTopics(tenant).wake(pool), encode(message), qos=0))
 
     async def deliver(self, deliveries: Iterable[Delivery]) -> None:
-        """Send outbox rows and forget those that went out."""
+        """Send outbox rows and forget those that went out.
+
+        With the ledger gone since the commit they stay and go out once more: receivers expect repeats.
+        """
         sent = [row.id for row in deliveries if await self._try(_message_of(row))]
         if sent:
-            # Rows that could not be forgotten are sent once more as leftovers: at least once.
             with contextlib.suppress(Unreachable):
                 await self._ledger.outbox_sent(sent)
-
-    async def show_again(self) -> None:
-        """The broker may have forgotten every retained topic: the next flush sends them all, and
-        one that the ledger does not answer leaves it to the flush after it.
-        """
-        self._forgotten = True
-        self._touched.set()
 
     async def publish(self, message: Message) -> bool:
         """Publish something that may be lost; ``False`` when it was."""
@@ -92,7 +86,6 @@ class Dispatcher:
         if not self._connection.state.connected:
             return
         with contextlib.suppress(Unreachable):
-            await self._reset_if_forgotten()
             await self._ledger.refresh_board()
             while await self._send_board():
                 pass
@@ -105,16 +98,6 @@ class Dispatcher:
         sent = [row for row in rows if time() < until and await self._try(_board_message(row))]
         await self._ledger.board_sent(sent)
         return bool(rows) and len(sent) == len(rows)
-
-    async def _reset_if_forgotten(self) -> None:
-        """Once for each loss; one that comes before the ledger answers is another loss."""
-        if self._forgotten:
-            self._forgotten = False
-            try:
-                await self._ledger.board_reset()
-            except Unreachable:
-                self._forgotten = True
-                raise
 
     async def send_leftovers(self) -> None:
         """Deliveries that their committing process did not send."""

@@ -85,6 +85,11 @@ class MeshTopics(msgspec.Struct, frozen=True):
         """Presence of every process."""
         return self._below("agents", "+", "+", "status")
 
+    def presence_of(self, topic: str) -> tuple[str, str]:
+        """Agent id and incarnation in a presence topic."""
+        agent_id, incarnation, _ = topic.rsplit("/", 3)[1:]
+        return agent_id, incarnation
+
     def probe(self, agent_id: str, incarnation: str) -> str:
         """Self-test of one process with a nonce."""
         return self._below("agents", agent_id, incarnation, "probe")

@@ -25,6 +25,7 @@ from agent2389.upkeep.chores import Chores
 from agent2389.upkeep.dispatch import Dispatcher
 from agent2389.upkeep.foreign import Foreign
 from agent2389.upkeep.intake import Intake
+from agent2389.upkeep.reconcile import Reconciler
 from agent2389.wire.names import new_uuid7
 from agent2389.wire.topics import MeshTopics
 from agent2389.wiring.servers import (
@@ -119,7 +120,8 @@ async def _serve(configuration: ProcessConfiguration) -> None:
             )
         )
         await _beat(ledger, incarnation)
-        await _keep_announced(connection, ledger, dispatcher)
+        reconciler = Reconciler(ledger, connection, dispatcher)
+        await _keep_announced(connection, ledger, reconciler)
         await intake.serve_pools()
         await intake.serve_protocol()
         await foreign.neighbours.follow_all()
@@ -130,8 +132,10 @@ async def _serve(configuration: ProcessConfiguration) -> None:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_beats(ledger, incarnation), name="ops-beat")
                 group.create_task(dispatcher.run(), name="ops-dispatch")
-                group.create_task(Chores(ledger, dispatcher, foreign=foreign).run(), name="ops-chores")
+                chores = Chores(ledger, dispatcher, foreign=foreign, reconciler=reconciler)
+                group.create_task(chores.run(), name="ops-chores")
                 group.create_task(intake.run(), name="ops-intake")
+                group.create_task(reconciler.run(), name="ops-reconcile")
         finally:
             await asyncio.shield(_leave(ledger, connection, dispatcher, incarnation))
 
@@ -163,16 +167,12 @@ async def _first_ledger(configuration: ProcessConfiguration, metrics: Metrics, h
     return await ready
 
 
-async def _keep_announced(connection: Connection, ledger: Ledger, dispatcher: Dispatcher) -> None:
-    """After every connection: whose mesh this is, and every retained topic once more.
-
-    A broker that was restarted may have lost them all (measured: 0 of 2,000 survive with
-    default persistence).
-    """
+async def _keep_announced(connection: Connection, ledger: Ledger, reconciler: Reconciler) -> None:
+    """After every connection: whose mesh this is, and whether the broker still holds the board."""
 
     async def announce() -> None:
-        await dispatcher.show_again()
         await announce_mesh(connection, ledger)
+        reconciler.broker_is_back()
 
     connection.on_connected(announce)
     if connection.state.connected:

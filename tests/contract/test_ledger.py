@@ -341,6 +341,8 @@ async def test_the_beat_tells_peers_backlog_and_late_chores(ledger: SteppedLedge
     assert reply.ops_alive is False
     await ledger.submit(new_job())
     beat = Beat(incarnation=one, state=AgentState.RUNNING, free_slots=4, known_peers=reply.peers_digest)
+    assert not (await ledger.beat(beat)).backlog, "what came this moment has its doorbell"
+    await ledger.advance(1.1)
     again = await ledger.beat(beat)
     assert (again.peers, again.backlog) == (None, True)
     assert await ledger.take_chore("reap", 5.0) is True

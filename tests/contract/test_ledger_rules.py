@@ -1,8 +1,10 @@
 """Rules of the ledger beyond the common way of a job."""
 
+import hashlib
 import json
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from agent2389.errors import Conflict, InputRefused
@@ -260,3 +262,59 @@ async def test_what_stopped_is_cleared_from_the_broker_once(ledger: SteppedLedge
     await ledger.stopped(incarnation)
     assert [row.incarnation for row in await ledger.retire()] == [incarnation]
     assert await ledger.retire() == ()
+
+
+async def test_the_board_tells_what_a_broker_should_hold_and_what_it_lost(ledger: SteppedLedger) -> None:
+    await ledger.submit(new_job())
+    await ledger.cancel("job-1", "me")
+    (unsent,) = await ledger.board_shown(("result",))
+    assert (unsent.kind, unsent.key, unsent.sent) == ("result", ("job-1",), False)
+    assert await ledger.board_lost((unsent,)) == 0, "what was never sent is not lost"
+    rows = await ledger.lease_board(10)
+    await ledger.board_sent(rows)
+    (shown,) = await ledger.board_shown(("result",))
+    payload = next(row.payload for row in rows if row.kind == "result")
+    assert shown.sent
+    assert payload is not None
+    assert shown.digest == hashlib.sha256(payload.encode()).hexdigest()
+    assert await ledger.board_lost((msgspec.structs.replace(shown, version=shown.version + 1),)) == 0
+    assert await ledger.board_lost((shown,)) == 1
+    assert [row.key for row in await ledger.lease_board(10)] == [("job-1",)]
+
+
+async def test_the_board_is_read_in_slices(ledger: SteppedLedger) -> None:
+    for number in range(5):
+        await ledger.submit(new_job(f"job-{number}"))
+        await ledger.cancel(f"job-{number}", "me")
+    first = await ledger.board_shown(("result",), limit=2)
+    rest = await ledger.board_shown(("result",), after=first[-1].key, limit=10)
+    assert [row.key for row in (*first, *rest)] == [(f"job-{number}",) for number in range(5)]
+    assert await ledger.board_shown(("open", "claim")) == ()
+
+
+async def test_a_pool_never_has_more_than_a_hundred_open_topics_on_the_broker(ledger: SteppedLedger) -> None:
+    for number in range(130):
+        await ledger.submit(new_job(f"job-{number}"))
+    await ledger.advance(0.3)
+    held: set[tuple[str, ...]] = set()
+
+    async def dispatch(*, half: bool = False) -> None:
+        await ledger.advance(0.3)
+        await ledger.refresh_board()
+        rows = [row for row in await ledger.lease_board(500) if row.kind == "open"]
+        # A sender that dies on its way sends nothing of the rest, and clears may be what is left.
+        rows = [row for row in rows if row.payload is not None] if half else rows
+        for row in rows:
+            (held.discard if row.payload is None else held.add)(row.key)
+        await ledger.board_sent(rows)
+
+    await dispatch()
+    assert len(held) == 100
+    for number in range(60):
+        await ledger.cancel(f"job-{number}", "me")
+    await dispatch(half=True)
+    assert len(held) == 100, "what still has to be cleared keeps its place"
+    await ledger.advance(10.1)
+    await dispatch()
+    await dispatch()
+    assert len(held) == 70

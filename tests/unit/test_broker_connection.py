@@ -1,5 +1,7 @@
 """How a connection takes a broker's rarer answers, and a bug in its own process."""
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -8,6 +10,7 @@ from structlog.testing import capture_logs
 from agent2389.broker import mqtt
 from agent2389.broker.address import parse_broker_url
 from agent2389.broker.mqtt import MqttBroker
+from agent2389.broker.mqtt_client import CheckedClient
 from agent2389.broker.port import Delivery, Message, PublishRefused
 from tests.support.scripted_broker import (
     CONNACK,
@@ -136,3 +139,16 @@ async def test_a_broker_that_was_understood_once_is_not_taken_for_an_old_one() -
         await second.wait_connected(5)
         assert second.state.protocol == "5"
         await broker.close()
+
+
+async def test_a_socket_that_was_closed_meanwhile_is_not_watched() -> None:
+    """Its number may belong to somebody else by then."""
+    client = CheckedClient("127.0.0.1")
+    ours, theirs = socket.socketpair()
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    client._on_socket_register_write(None, None, ours)
+    ours.close()
+    await asyncio.sleep(0)
+    theirs.close()
+    assert complaints == []

@@ -385,25 +385,6 @@ async def test_a_delivery_that_cannot_be_forgotten_is_sent_again_and_stops_nobod
     assert len(house.broker.on(TOPICS.receipt("one"))) == 2
 
 
-async def test_a_broker_that_forgot_is_told_again_as_soon_as_the_ledger_answers(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def away() -> None:
-        raise Unreachable("ledger", "the database does not answer")
-
-    await house.ledger.submit(new_job("one"))
-    await house.ledger.cancel("one", "me")
-    await house.dispatcher.flush()
-    await house.dispatcher.show_again()
-    with monkeypatch.context() as broken:
-        broken.setattr(house.ledger, "board_reset", away)
-        await house.dispatcher.flush()
-    assert len(house.broker.on(TOPICS.result("one"))) == 1
-    await house.dispatcher.flush()
-    await house.dispatcher.flush()
-    assert len(house.broker.on(TOPICS.result("one"))) == 2
-
-
 async def test_board_rows_are_not_sent_on_a_lease_that_is_nearly_over(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,10 @@ SELECT agent2389_v1.lease_board($1)
 SELECT agent2389_v1.board_sent($1::jsonb)
 -- name: board_reset
 SELECT agent2389_v1.board_reset()
+-- name: board_shown
+SELECT agent2389_v1.board_shown($1::text[], $2::text[], $3)
+-- name: board_lost
+SELECT agent2389_v1.board_lost($1::jsonb)
 -- name: take_outbox
 SELECT agent2389_v1.take_outbox($1)
 -- name: outbox_sent
