@@ -2,6 +2,7 @@
 
 import json
 
+from agent2389.agent.files import without_state
 from agent2389.ledger.blobs import referenced
 from agent2389.ledger.records import Claim
 from agent2389.llm.messages import Role, Turn
@@ -32,8 +33,8 @@ def task_text(claim: Claim) -> str:
     if earlier := [step for step in claim.history if step.text and step.text != claim.input]:
         steps = "\n\n".join(f"### Step {step.hop}: {step.capability}\n\n{step.text}" for step in earlier)
         parts.append(f"## Earlier steps\n\n{steps}")
-    if claim.manifest:
-        lines = [f"- {name} ({file.media_type}, {file.size} bytes)" for name, file in claim.manifest.items()]
+    if files := without_state(claim.manifest):
+        lines = [f"- {name} ({file.media_type}, {file.size} bytes)" for name, file in files.items()]
         parts.append("## Files in the workspace\n\n" + "\n".join(lines))
     return "\n\n".join(parts)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import structlog
 
-from agent2389.agent.files import Workspace
+from agent2389.agent.files import Workspace, without_state
 from agent2389.agent.handoff import HandOff
 from agent2389.agent.limits import Meter, effective
 from agent2389.agent.loop import Answer, Loop
@@ -71,7 +71,7 @@ class TaskRun:
         await workspace.lay_out(claim.manifest)
         answer = await self._answer(running, meter, workspace)
         decision, seconds = await self._handoff.decide(claim, answer, self._router(claim))
-        manifest = await workspace.collect(claim.manifest)
+        manifest = without_state(await workspace.collect(claim.manifest))
         finish = await self._handoff.finish(
             claim, answer, decision, seconds=seconds, used=meter.usage, manifest=manifest
         )

@@ -21,7 +21,16 @@ from agent2389.tools.configured import (
 )
 from agent2389.tools.document import DocumentToolkit
 from agent2389.tools.echo import EchoToolkit
-from agent2389.tools.port import Partial, TaskScope, Tool, Toolkit, ToolOutput, ToolSettings
+from agent2389.tools.port import (
+    Partial,
+    Progress,
+    TaskScope,
+    Tool,
+    Toolkit,
+    ToolOutput,
+    ToolSettings,
+    Tracking,
+)
 from agent2389.tools.workspace import WorkspaceToolkit
 from agent2389.wire.limits import read_json
 
@@ -33,8 +42,9 @@ TOOLKITS: Mapping[str, Callable[[], Toolkit]] = {
 BUILTIN_TOOLS: Mapping[str, tuple[str, str]] = {
     "file_read": ("workspace", "read_file"),
     "file_write": ("workspace", "write_file"),
+    "todo_write": ("todo", "next_phase_todos"),
 }
-"""The reference implementation's names → toolkit and tool."""
+"""Other names for a tool → toolkit and tool: the reference implementation's, and what models call it."""
 
 log = structlog.get_logger(__name__)
 
@@ -101,6 +111,17 @@ class ToolSet:
     def offered(self) -> list[tuple[str, str, Tool]]:
         """Name shown to the model, toolkit and tool of everything that is open."""
         return [(name, toolkit, tool) for name, (toolkit, tool) in self._tools.items()]
+
+    async def progress(self, scope: TaskScope, *, allowed: Collection[str] | None = None) -> Progress:
+        """What is planned and still open in the task of ``scope``; nothing where no toolkit keeps a plan.
+
+        ``allowed`` as in ``call``: a plan whose tools the job removed binds nobody. Raises ``ToolFailed``.
+        """
+        for name, toolkit in self._open.items():
+            offered = {shown for shown, (owner, _) in self._tools.items() if owner == name}
+            if isinstance(toolkit, Tracking) and (offered if allowed is None else offered & set(allowed)):
+                return await toolkit.progress(scope)
+        return Progress()
 
     async def call(
         self, name: str, arguments: str, scope: TaskScope, *, allowed: Collection[str] | None = None
