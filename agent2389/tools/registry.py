@@ -141,7 +141,7 @@ class ToolSet:
         problem = next(iter(self._validators[name].iter_errors(values)), None)
         if problem is not None:
             where = ".".join(str(part) for part in problem.instance_path) or "arguments"
-            return ToolOutput(text=f"{where}: {str(problem.message)[:300]}", failed=True)
+            return ToolOutput(text=f"{where}: {_shortened(str(problem.message))}", failed=True)
         try:
             async with asyncio.timeout(tool.timeout):
                 output = await tool.call(values, scope)
@@ -215,6 +215,11 @@ def _expanded(configuration: AgentConfiguration) -> list[str]:
 
 def _left_out(toolkit: Toolkit) -> dict[str, str]:
     return dict(toolkit.left_out()) if isinstance(toolkit, Partial) else {}
+
+
+def _shortened(problem: str) -> str:
+    """The middle left out: a message begins with the value, however long, and ends with the reason."""
+    return problem if len(problem) <= 300 else f"{problem[:60]} … {problem[-235:]}"
 
 
 def _capped(output: ToolOutput, cap: int) -> ToolOutput:

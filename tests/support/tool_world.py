@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ class ToolWorld:
 
     async def tools(self, toolkits: tuple[str, ...] = ALL_TOOLKITS) -> ToolSet:
         """The toolkits, open, with a secret in each that can hold one."""
-        settings = {
+        settings: dict[str, dict[str, Any]] = {
             "s3": {"url": self.objects.as_uri()},
             "http": {"secrets": {"192.0.2.1": {"headers_env": {"authorization": "PARTNER_TOKEN"}}}},
             "dev": {"seconds": 10, "memory_mib": 256, "disk_mib": 64},
