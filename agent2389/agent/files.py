@@ -9,9 +9,15 @@ from pathlib import Path
 from agent2389.ledger.blobs import stored
 from agent2389.ledger.port import Ledger
 from agent2389.ledger.records import FileRef
+from agent2389.tools.paths import RESERVED
 
 MAX_FILES = 1000
 MAX_FILE_BYTES = 32 * 1024 * 1024
+
+
+def without_state(manifest: dict[str, FileRef]) -> dict[str, FileRef]:
+    """The files that others get of a task: not what the program keeps about it while it runs."""
+    return {name: file for name, file in manifest.items() if not name.startswith(f"{RESERVED}/")}
 
 
 class Workspace:

@@ -2,6 +2,7 @@
 
 import json
 
+from agent2389.agent.files import without_state
 from agent2389.ledger.blobs import referenced
 from agent2389.ledger.records import Claim
 from agent2389.llm.messages import Role, Turn
@@ -38,8 +39,8 @@ def task_text(claim: Claim) -> str:
         parts.append(f"## Earlier steps\n\n{steps}")
     if claim.feedback:
         parts.append(f"## What to do differently\n\n{claim.feedback}")
-    if claim.manifest:
-        lines = [f"- {name} ({file.media_type}, {file.size} bytes)" for name, file in claim.manifest.items()]
+    if files := without_state(claim.manifest):
+        lines = [f"- {name} ({file.media_type}, {file.size} bytes)" for name, file in files.items()]
         parts.append("## Files in the workspace\n\n" + "\n".join(lines))
     if claim.verifies is not None:
         parts.append(f"## Your answer\n\n{JUDGING}")

@@ -9,7 +9,7 @@ import structlog
 from agent2389.agent import faults
 from agent2389.agent.containment import Containment
 from agent2389.agent.conversation import Conversation
-from agent2389.agent.files import Workspace
+from agent2389.agent.files import Workspace, without_state
 from agent2389.agent.handoff import HandOff
 from agent2389.agent.journal import Kept, TaskJournal
 from agent2389.agent.limits import Limits, Meter, effective
@@ -126,12 +126,12 @@ class TaskRun:
             judge = JournaledModel(self._model(claim), self._prices)
             with routing_for(journal):
                 verdict = await verdict_of(answer.text, judge, self._parts.configuration.llm.timeout)
-            manifest = await workspace.collect()
+            manifest = without_state(await workspace.collect())
             return await self._handoff.finish_verdict(answer, verdict, used=meter.usage, manifest=manifest)
         with routing_for(journal):
             decision, seconds = await self._handoff.decide(claim, answer, self._router(claim))
         faults.reach("routing.decided")
-        manifest = await workspace.collect()
+        manifest = without_state(await workspace.collect())
         return await self._handoff.finish(
             claim, answer, decision, seconds=seconds, used=meter.usage, manifest=manifest
         )

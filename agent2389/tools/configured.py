@@ -10,6 +10,7 @@ from agent2389.tools.http_request import HttpToolkit
 from agent2389.tools.mcp_toolkit import McpToolkit
 from agent2389.tools.port import Toolkit, ToolSettings
 from agent2389.tools.s3 import S3Toolkit
+from agent2389.tools.todo import TodoToolkit
 from agent2389.tools.web import WebToolkit
 
 MCP = "mcp"
@@ -29,6 +30,7 @@ CONFIGURED: Mapping[str, Callable[[ToolSettings], ConfiguredToolkit]] = {
     "http": HttpToolkit,
     "s3": S3Toolkit,
     "dev": DevToolkit,
+    "todo": TodoToolkit,
 }
 
 

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,6 +11,8 @@ MAX_NAME = 255
 MAX_DEPTH = 16
 RESERVED = ".agent2389"
 """The folder of a workspace where the program keeps a task's state: no tool opens names in it."""
+
+_TURNING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class NameRefused(ValueError):
@@ -20,22 +23,32 @@ def parts_of(name: str) -> tuple[str, ...]:
     """The components of a relative name. Raises ``NameRefused``."""
     if not name or len(name) > 1024:
         raise NameRefused("the file name is empty or too long")
-    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in name) or "\\" in name:
+    if "\\" in name or any(_is_control(char) for char in name):
         raise NameRefused("the file name contains a control character or a backslash")
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise NameRefused("the file name is not valid text") from None
     if name.startswith(("/", "~")):
         raise NameRefused("the file name must be relative to the workspace")
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if not parts or ".." in parts or len(parts) > MAX_DEPTH:
         raise NameRefused("the file name leaves the workspace or nests too deep")
-    if parts[0].lower() == RESERVED:
+    if _means_reserved(parts[0]):
         raise NameRefused(f"the folder {RESERVED} is kept by the program")
     if any(len(part.encode()) > MAX_NAME for part in parts):
         raise NameRefused("a part of the file name is too long")
     return parts
+
+
+def _is_control(char: str) -> bool:
+    """Controls, line and paragraph separators, halves of surrogate pairs, and what turns text around.
+
+    A name with them shows as another one, or as several lines, wherever people or models see a list.
+    """
+    return unicodedata.category(char) in ("Cc", "Zl", "Zp", "Cs") or char in _TURNING
+
+
+def _means_reserved(part: str) -> bool:
+    """Whether some file system takes ``part`` for the reserved folder: by case, by form, by unseen signs."""
+    seen = "".join(char for char in part if unicodedata.category(char) != "Cf")
+    return unicodedata.normalize("NFKC", seen).casefold().rstrip(" .") == RESERVED
 
 
 @contextmanager

@@ -114,3 +114,34 @@ class Partial(Protocol):
     def left_out(self) -> Mapping[str, str]:
         """Tool name → why it is not offered; after ``open``."""
         ...
+
+
+class OpenItem(msgspec.Struct, frozen=True):
+    """Something that a task's agent planned and has not shown to be done."""
+
+    phase: str
+    number: int
+    text: str
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """What the agent's loop may know of a task's plan.
+
+    ``tracked`` is false where no toolkit keeps one: nothing is open then, and no ``job_complete`` will
+    come. ``phase`` is the one that is worked on, empty while the agent plans; ``completed`` is the
+    summary of ``job_complete``.
+    """
+
+    tracked: bool = False
+    phase: str = ""
+    open_items: tuple[OpenItem, ...] = ()
+    completed: str | None = None
+
+
+@runtime_checkable
+class Tracking(Protocol):
+    """A toolkit that keeps the plan of a task."""
+
+    async def progress(self, scope: TaskScope) -> Progress:
+        """Where the task stands. Raises ``ToolFailed`` when that cannot be read."""
+        ...

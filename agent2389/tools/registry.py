@@ -21,7 +21,17 @@ from agent2389.tools.configured import (
 )
 from agent2389.tools.document import DocumentToolkit
 from agent2389.tools.echo import EchoToolkit
-from agent2389.tools.port import Effect, Partial, TaskScope, Tool, Toolkit, ToolOutput, ToolSettings
+from agent2389.tools.port import (
+    Effect,
+    Partial,
+    Progress,
+    TaskScope,
+    Tool,
+    Toolkit,
+    ToolOutput,
+    ToolSettings,
+    Tracking,
+)
 from agent2389.tools.workspace import WorkspaceToolkit
 from agent2389.wire.limits import read_json
 
@@ -33,8 +43,9 @@ TOOLKITS: Mapping[str, Callable[[], Toolkit]] = {
 BUILTIN_TOOLS: Mapping[str, tuple[str, str]] = {
     "file_read": ("workspace", "read_file"),
     "file_write": ("workspace", "write_file"),
+    "todo_write": ("todo", "next_phase_todos"),
 }
-"""The reference implementation's names → toolkit and tool."""
+"""Other names for a tool → toolkit and tool: the reference implementation's, and what models call it."""
 
 log = structlog.get_logger(__name__)
 
@@ -121,6 +132,17 @@ class ToolSet:
         values = self.arguments(name, arguments) if tool is not None else None
         return Effect.PURE if tool is None or values is None else tool.effect_with(values)
 
+    async def progress(self, scope: TaskScope, *, allowed: Collection[str] | None = None) -> Progress:
+        """What is planned and still open in the task of ``scope``; nothing where no toolkit keeps a plan.
+
+        ``allowed`` as in ``call``: a plan whose tools the job removed binds nobody. Raises ``ToolFailed``.
+        """
+        for name, toolkit in self._open.items():
+            offered = {shown for shown, (owner, _) in self._tools.items() if owner == name}
+            if isinstance(toolkit, Tracking) and (offered if allowed is None else offered & set(allowed)):
+                return await toolkit.progress(scope)
+        return Progress()
+
     async def call(
         self, name: str, arguments: str, scope: TaskScope, *, allowed: Collection[str] | None = None
     ) -> ToolOutput:
@@ -153,7 +175,7 @@ class ToolSet:
         problem = next(iter(self._validators[name].iter_errors(values)), None)
         if problem is not None:
             where = ".".join(str(part) for part in problem.instance_path) or "arguments"
-            raise InputRefused("invalid", f"{where}: {str(problem.message)[:300]}")
+            raise InputRefused("invalid", f"{where}: {_shortened(str(problem.message))}")
         checked: dict[str, Any] = values
         return checked
 
@@ -218,6 +240,11 @@ def _expanded(configuration: AgentConfiguration) -> list[str]:
 
 def _left_out(toolkit: Toolkit) -> dict[str, str]:
     return dict(toolkit.left_out()) if isinstance(toolkit, Partial) else {}
+
+
+def _shortened(problem: str) -> str:
+    """The middle left out: a message begins with the value, however long, and ends with the reason."""
+    return problem if len(problem) <= 300 else f"{problem[:60]} … {problem[-235:]}"
 
 
 def _capped(output: ToolOutput, cap: int) -> ToolOutput:

@@ -223,6 +223,7 @@ _KEY = {"type": "string", "description": "name of the object", "maxLength": 1024
 _PATH = {
     "type": "string",
     "description": "file in the workspace; the key when absent",
+    "minLength": 1,
     "maxLength": 1024,
 }
 _LIST: dict[str, Any] = {

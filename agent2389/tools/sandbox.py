@@ -16,12 +16,14 @@ from agent2389.errors import ConfigurationError
 from agent2389.telemetry import children
 from agent2389.tools import syscall_filter
 from agent2389.tools.paths import MAX_DEPTH
+from agent2389.tools.sandbox_end import GONE_SECONDS, FirstProcess
 from agent2389.tools.sandbox_watch import watch
 
 INSIDE = "/workspace"
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = ("bwrap", "prlimit", "setpriv")
 PROBE_SECONDS = 10.0
+TIDY_SECONDS = 10.0
 KEPT_OUTPUT = 8 * 1024
 MAX_OUTPUT = 4 * 1024 * 1024
 _MIB = 1024 * 1024
@@ -33,8 +35,9 @@ _NETWORK_CONFIGURATION = ("resolv.conf", "hosts", "nsswitch.conf", "ssl/certs", 
 
 # A command may leave what nothing of ours can open, name or walk through; it is put right from inside.
 _TIDY = (
+    "chmod -R u+rwX . 2>/dev/null; "
     f"find . -mindepth {MAX_DEPTH + 1} -delete; find . ! -type f ! -type d ! -type l -delete; "
-    "chmod -R u+rwX . 2>/dev/null; find . -name '*[![:print:]]*' -delete; true"
+    "find . -depth -name '*[![:print:]]*' -exec rm -rf -- {} +; true"
 )
 
 
@@ -88,53 +91,74 @@ class Sandbox:
             )
 
     async def run(self, command: Sequence[str], workspace: Path, *, seconds: float | None = None) -> Outcome:
-        """Run ``command`` in ``workspace``; never longer than the limits say. Raises ``OSError``."""
+        """Run ``command`` in ``workspace``; never longer than the limits say. Raises ``OSError``.
+
+        When it returns or is cancelled, no process of the command is left and the workspace is tidy.
+        """
+        # A task of its own hears of one cancellation only: a second one cannot keep it from clearing up.
+        whole = asyncio.create_task(self._run_and_tidy(command, workspace, seconds), name="sandbox")
+        try:
+            return await asyncio.shield(whole)
+        except asyncio.CancelledError:
+            whole.cancel()
+            await asyncio.wait({whole})
+            raise
+
+    async def _run_and_tidy(self, command: Sequence[str], workspace: Path, seconds: float | None) -> Outcome:
         if self._reserved:
             (workspace / self._reserved).mkdir(mode=0o700, exist_ok=True)
         user = _user_of(workspace)
         await asyncio.to_thread(_give, workspace, user, self._reserved)
-        outcome = await self._run(command, workspace, user, min(seconds or 1e9, self._limits.seconds))
-        await self._run(("sh", "-c", _TIDY), workspace, user, self._limits.seconds)
-        return outcome
+        try:
+            return await self._run(command, workspace, user, min(seconds or 1e9, self._limits.seconds))
+        finally:
+            await self._run(("sh", "-c", _TIDY), workspace, user, TIDY_SECONDS)
 
     async def _run(
         self, command: Sequence[str], workspace: Path, user: int | None, seconds: float
     ) -> Outcome:
+        with FirstProcess() as first:
+            process = await self._start(command, workspace, user, first)
+            assert process.stdout is not None
+            output = _Output()
+            reading = asyncio.create_task(output.read(process.stdout), name="sandbox output")
+            ending = asyncio.create_task(process.wait(), name="sandbox end")
+            watching = self._watchers(process.pid, workspace, output)
+            try:
+                done, _ = await asyncio.wait(
+                    {ending, *watching}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+                )
+                stopped = None if ending in done else f"it took longer than {seconds:g} seconds"
+                for task in done - {ending}:
+                    stopped = str(task.result())
+            finally:
+                for task in watching:
+                    task.cancel()
+                await _end(process, first, ending)
+                await asyncio.wait({reading, *watching})
+        return Outcome(code=process.returncode or 0, output=output.text(), stopped=stopped)
+
+    async def _start(
+        self, command: Sequence[str], workspace: Path, user: int | None, first: FirstProcess
+    ) -> asyncio.subprocess.Process:
         filter_file = os.memfd_create("filter", 0)
         try:
             os.write(filter_file, syscall_filter.program())
             os.lseek(filter_file, 0, os.SEEK_SET)
-            process = await asyncio.create_subprocess_exec(
-                *self.command_line(command, workspace, user, filter_file),
+            return await asyncio.create_subprocess_exec(
+                *self.command_line(command, workspace, user, filter_file, first.told_to),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 env={"PATH": SEARCH_PATH},
                 cwd="/",
-                pass_fds=(filter_file,),
+                pass_fds=(filter_file, first.told_to),
                 preexec_fn=children.die_with_parent(signal.SIGKILL),
                 start_new_session=True,
             )
         finally:
             os.close(filter_file)
-        assert process.stdout is not None
-        output = _Output()
-        reading = asyncio.create_task(output.read(process.stdout), name="sandbox output")
-        ending = asyncio.create_task(process.wait(), name="sandbox end")
-        tasks = {ending, *self._watchers(process.pid, workspace, output)}
-        try:
-            done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            stopped = None if ending in done else f"it took longer than {seconds:g} seconds"
-            for task in done - {ending}:
-                stopped = str(task.result())
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-            for task in tasks - {ending}:
-                task.cancel()
-            await asyncio.shield(asyncio.wait({reading, *tasks}))
-        return Outcome(code=process.returncode or 0, output=output.text(), stopped=stopped)
+            first.started()
 
     def _watchers(
         self, process: int, workspace: Path, output: "_Output"
@@ -147,7 +171,7 @@ class Sandbox:
         )
 
     def command_line(
-        self, command: Sequence[str], workspace: Path, user: int | None, filter_file: int
+        self, command: Sequence[str], workspace: Path, user: int | None, filter_file: int, told_to: int
     ) -> list[str]:
         """The whole command line; ``user`` is the id to change to, only where we are root."""
         limits = self._limits
@@ -175,13 +199,17 @@ class Sandbox:
         else:
             for right in ("SETUID", "SETGID", "SETPCAP", "DAC_READ_SEARCH"):  # all gone after setpriv
                 line += ["--cap-add", f"CAP_{right}"]
-        line += ["--seccomp", str(filter_file)]
+        line += ["--seccomp", str(filter_file), "--info-fd", str(told_to)]
         line += _system_mounts(network=self._network)
-        for folder in self._readable:
-            line += ["--ro-bind", str(folder), str(folder)]
         line += ["--proc", "/proc", "--dev", "/dev"]
         for folder_inside, mib in (("/dev/shm", 16), ("/tmp", 64)):  # noqa: S108 - of the sandbox itself
             line += ["--perms", "1777", "--size", str(mib * _MIB), "--tmpfs", folder_inside]
+        # After /tmp, which would hide a folder that lies in the machine's; the folders on the way by name,
+        # because those that bubblewrap makes unasked are closed to every user but its own.
+        for folder in self._readable:
+            for parent in list(folder.parents)[-2::-1]:
+                line += ["--dir", str(parent)]
+            line += ["--ro-bind", str(folder), str(folder)]
         line += ["--bind", str(workspace), INSIDE]
         if self._reserved:
             line += ["--ro-bind", str(workspace / self._reserved), f"{INSIDE}/{self._reserved}"]
@@ -216,6 +244,21 @@ def missing_part() -> str | None:
     if not syscall_filter.is_supported():
         return "there is no system call filter for this kind of processor"
     return None
+
+
+async def _end(process: asyncio.subprocess.Process, first: FirstProcess, ending: asyncio.Task[int]) -> None:
+    """End what still runs and wait until nothing of it is left.
+
+    Killing the sandbox's first process lets bubblewrap clear up after it; bubblewrap is killed itself
+    only when that does not help.
+    """
+    if process.returncode is None and first.kill():
+        await asyncio.wait({ending}, timeout=GONE_SECONDS)
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    await asyncio.wait({ending})
+    await first.gone()
 
 
 class _Output:

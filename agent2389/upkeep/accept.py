@@ -7,6 +7,7 @@ from agent2389.errors import InputRefused
 from agent2389.ledger.blobs import fits, preview, reference, stored_value
 from agent2389.ledger.port import Ledger
 from agent2389.ledger.records import Budget, FileRef, Json, NewJob, Submitted
+from agent2389.tools.paths import NameRefused, parts_of
 from agent2389.wire.canonical import content_hash
 from agent2389.wire.envelope import Envelope
 from agent2389.wire.names import new_uuid7, protocol_job_id
@@ -140,12 +141,21 @@ async def _store_files(ledger: Ledger, received: Received) -> tuple[FileRef, ...
 
 
 def _check_file_name(name: str, seen: set[str]) -> None:
-    parts = name.split("/")
-    bad = not name or len(name) > 255 or any(part in ("", ".", "..") for part in parts)
-    if bad or "\\" in name or any(ord(char) < 0x20 for char in name):
+    """The rules of the workspace in which the files will be laid out, asked before the job is taken."""
+    try:
+        plain = len(name) <= 255 and "/".join(parts_of(name)) == name
+    except NameRefused:
+        plain = False
+    if not plain:
         raise InputRefused(Code.INVALID, f"the file name {name[:64]!r} is not a plain relative name")
     if name in seen:
         raise InputRefused(Code.INVALID, f"two files are named {name[:64]!r}")
+    if folder := next(
+        (one for one in seen if one.startswith(f"{name}/") or name.startswith(f"{one}/")), None
+    ):
+        raise InputRefused(
+            Code.INVALID, f"of the files {name[:64]!r} and {folder[:64]!r} one would be the other's folder"
+        )
     seen.add(name)
 
 

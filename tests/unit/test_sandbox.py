@@ -1,6 +1,7 @@
 """Commands stay in their sandbox: every attempt to get out is tried and looked for outside."""
 
 import asyncio
+import functools
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 
 from agent2389.agent.files import Workspace
 from agent2389.errors import ConfigurationError
@@ -22,16 +24,25 @@ from agent2389.tools import syscall_filter
 from agent2389.tools.dev import DevToolkit
 from agent2389.tools.port import TaskScope, ToolOutput, ToolSettings
 from agent2389.tools.reserved import read_state, write_state
-from agent2389.tools.sandbox import Limits, Sandbox, missing_part
+from agent2389.tools.sandbox import INSIDE, Limits, Sandbox, missing_part
 from tests.support.structure import ROOT
+from tests.support.waiting import until
 
 CASES = tomllib.loads((ROOT / "tests/corpus/sandbox/escapes.toml").read_text())["case"]
 SECRET = "canary-5e1f"
 LIMITS = {"seconds": 20, "memory_mib": 256, "disk_mib": 64, "file_mib": 8}
 
-pytestmark = pytest.mark.skipif(
-    missing_part() is not None, reason=f"no sandbox on this machine: {missing_part()}"
-)
+
+@functools.cache
+def why_there_is_no_sandbox() -> str | None:
+    """Tried once, in a loop of its own."""
+    if (missing := missing_part()) is not None:
+        return missing
+    try:
+        asyncio.run(Sandbox(Limits()).probe())
+    except ConfigurationError as error:
+        return str(error)
+    return None
 
 
 class World:
@@ -88,12 +99,24 @@ class World:
         )
 
 
+@pytest.fixture(scope="module")
+def sandbox_works() -> None:
+    if (reason := why_there_is_no_sandbox()) is not None:
+        pytest.skip(f"no sandbox on this machine: {reason}")
+
+
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandbox_works: None) -> Iterator[World]:
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     world = World(tmp_path)
     yield world
     world.close()
+
+
+@pytest.fixture(scope="module")
+def toolkit(sandbox_works: None) -> DevToolkit:
+    """One for all tests: opening tries the sandbox, which is the slowest part of a small command."""
+    return asyncio.run(opened())
 
 
 async def opened(**settings: object) -> DevToolkit:
@@ -111,21 +134,23 @@ async def run(
 
 
 def processes_of(workspace: Path) -> list[str]:
-    """Command lines of sandboxes of this workspace that still run."""
+    """Command lines of processes that see this workspace at its place in a sandbox, or put it there."""
     found = []
+    mounted = f"{workspace.parent.name}/{workspace.name} {INSIDE} "
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if mounted in (folder / "mountinfo").read_text() or f"--bind {workspace} " in line:
+                found.append(line)
         except OSError:
             continue
-        if line.startswith("bwrap") and str(workspace) in line:
-            found.append(line)
     return found
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-async def test_nothing_gets_out_of_the_sandbox(case: dict[str, object], world: World) -> None:
-    toolkit = await opened()
+async def test_nothing_gets_out_of_the_sandbox(
+    case: dict[str, object], world: World, toolkit: DevToolkit
+) -> None:
     command = world.fill(str(case["command"]))
     more: dict[str, Any] = {"seconds": case["seconds"]} if "seconds" in case else {}
     output = await run(toolkit, world.workspace, command=command, **more)
@@ -154,8 +179,7 @@ def test_there_are_enough_ways_out_tried() -> None:
     assert len({case["name"] for case in CASES}) == len(CASES)
 
 
-async def test_commands_work_on_the_workspace(world: World) -> None:
-    toolkit = await opened()
+async def test_commands_work_on_the_workspace(world: World, toolkit: DevToolkit) -> None:
     (world.workspace / "in.txt").write_text("3\n1\n2\n")
     output = await run(toolkit, world.workspace, command="sort in.txt > out.txt && wc -l < out.txt")
     assert output.text == "exit code 0\n3\n"
@@ -167,8 +191,8 @@ async def test_commands_work_on_the_workspace(world: World) -> None:
     assert failed.data == {"exit_code": 7, "stopped": None}
 
 
-async def test_long_output_keeps_its_ends(world: World) -> None:
-    output = await run(await opened(), world.workspace, command="echo first; seq 100000; echo last")
+async def test_long_output_keeps_its_ends(world: World, toolkit: DevToolkit) -> None:
+    output = await run(toolkit, world.workspace, command="echo first; seq 100000; echo last")
     assert output.text.startswith("exit code 0\nfirst\n")
     assert output.text.endswith("last\n")
     assert "bytes left out" in output.text
@@ -196,21 +220,22 @@ async def test_only_named_commands_run_and_no_shell(world: World) -> None:
         ("a;id.sh", "echo\n", True),
     ],
 )
-async def test_sources_are_checked(world: World, name: str, text: str, works: bool) -> None:
+async def test_sources_are_checked(
+    world: World, toolkit: DevToolkit, name: str, text: str, works: bool
+) -> None:
     (world.workspace / name).write_text(text)
-    output = await run(await opened(), world.workspace, "compile_code", path=name)
+    output = await run(toolkit, world.workspace, "compile_code", path=name)
     assert output.failed is not works, output.text
     assert "uid=" not in output.text
 
 
 @pytest.mark.parametrize("path", ["../x.py", "/etc/passwd", "x.unknown", "", ".agent2389/x.py"])
-async def test_sources_outside_are_refused(world: World, path: str) -> None:
-    output = await run(await opened(), world.workspace, "compile_code", path=path)
+async def test_sources_outside_are_refused(world: World, toolkit: DevToolkit, path: str) -> None:
+    output = await run(toolkit, world.workspace, "compile_code", path=path)
     assert output.text.startswith("refused: ")
 
 
-async def test_tests_are_run(world: World) -> None:
-    toolkit = await opened()
+async def test_tests_are_run(world: World, toolkit: DevToolkit) -> None:
     folder = world.workspace / "project"
     folder.mkdir()
     test = "import unittest\nclass T(unittest.TestCase):\n    def test_a(self): self.assertEqual(1, {})\n"
@@ -222,15 +247,52 @@ async def test_tests_are_run(world: World) -> None:
     assert "1 != 2" in output.text
 
 
-async def test_a_cancelled_call_leaves_nothing_running(world: World) -> None:
-    toolkit = await opened()
-    call = asyncio.create_task(run(toolkit, world.workspace, command="sleep 1000"))
-    while not processes_of(world.workspace):
-        await asyncio.sleep(0.01)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sleep 1000",
+        "trap '' TERM INT HUP; (setsid sleep 1000 >/dev/null 2>&1 &); while :; do sleep 1; done",
+        "mkdir closed; touch closed/file; chmod 0 closed; mkfifo pipe; sleep 1000",
+    ],
+)
+async def test_a_cancelled_call_leaves_nothing_running_and_a_tidy_workspace(
+    world: World, toolkit: DevToolkit, command: str
+) -> None:
+    begun = world.workspace / "begun"
+    call = asyncio.create_task(run(toolkit, world.workspace, command=f"touch begun; {command}"))
+    await until(begun.exists)
+    assert processes_of(world.workspace)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     assert processes_of(world.workspace) == []
+    assert not (world.workspace / "pipe").exists()
+    closed = world.workspace / "closed"
+    assert not closed.exists() or closed.stat().st_mode & 0o700 == 0o700
+
+
+async def test_a_call_cancelled_twice_still_clears_up(world: World, toolkit: DevToolkit) -> None:
+    call = asyncio.create_task(run(toolkit, world.workspace, command="touch begun; sleep 1000"))
+    await until((world.workspace / "begun").exists)
+    for _ in range(2):
+        call.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await until(lambda: not processes_of(world.workspace))
+    assert not any(task.get_name() == "sandbox" for task in asyncio.all_tasks() if task.done())
+
+
+async def test_calls_at_the_same_time_do_not_meet(world: World, toolkit: DevToolkit) -> None:
+    folders = [world.workspace / name for name in ("one", "two", "three")]
+    for folder in folders:
+        folder.mkdir(mode=0o700)
+    outputs = await asyncio.gather(
+        *(run(toolkit, folder, command="touch mine; ls; ls ..") for folder in folders)
+    )
+    assert {output.text for output in outputs} == {outputs[0].text}
+    assert "mine" in outputs[0].text
+    assert "two" not in outputs[0].text
 
 
 @pytest.mark.parametrize(
@@ -293,8 +355,9 @@ async def test_an_agent_that_is_not_root_has_the_same_sandbox(world: World) -> N
     workspace = folder / "workspace"
     workspace.mkdir(parents=True)
     shutil.copytree(ROOT / "agent2389", folder / "agent2389")
-    shutil.copytree(ROOT / ".venv" / "lib", folder / "lib")
-    site = next((folder / "lib").glob("python3*/site-packages"))
+    site = folder / "site-packages"
+    for package in (msgspec, structlog):
+        shutil.copytree(Path(str(package.__file__)).parent, site / package.__name__)
     for path in (folder, workspace):
         os.chown(path, 65534, 65534)
     try:
