@@ -58,7 +58,8 @@ class Conversation:
     def answer(self) -> StoredTurn | None:
         """The model's last turn when it called no tool: the conversation is over."""
         last = self._turns.get((self.step - 1, 0)) if self.step > 0 else None
-        return last if last is not None and not last.tool_calls else None
+        is_answer = last is not None and not last.tool_calls and (self.step - 1, 1) not in self._turns
+        return last if is_answer else None
 
     @property
     def is_tainted(self) -> bool:
@@ -69,8 +70,8 @@ class Conversation:
         """Texts whose addresses the model did not make: the task itself, and what was found."""
         return [
             turn.text
-            for turn in self._turns.values()
-            if turn.role is Role.USER or (turn.names_addresses and not turn.failed)
+            for (step, _), turn in self._turns.items()
+            if (turn.role is Role.USER and step == OPENING_STEP) or (turn.names_addresses and not turn.failed)
         ]
 
     @property
@@ -123,6 +124,10 @@ class Conversation:
         )
         return self._add(self.step - 1, slot, turn)
 
+    def add_objection(self, text: str) -> Message:
+        """Why the last turn is no answer: the model goes on."""
+        return self._add(self.step - 1, 1, StoredTurn(role=Role.USER, text=text))
+
     def add_known_result(self, slot: int, body: str) -> Message:
         """A result that the ledger kept from an earlier generation."""
         turn = msgspec.json.decode(body, type=StoredTurn)
@@ -149,7 +154,7 @@ class Conversation:
         step, slot = place
         turn = self._turns[place]
         call_id = turn.tool_call_id
-        if step >= 0 and slot > 0:
+        if step >= 0 and slot > 0 and turn.role is Role.TOOL:
             call_id = self._turns[step, 0].tool_calls[slot - 1].id
         fields = {name: getattr(turn, name) for name in Turn.__struct_fields__}
         return Turn(**{**fields, "tool_call_id": call_id})

@@ -5,11 +5,13 @@ from typing import TypeVar
 import msgspec
 
 from agent2389.config.model import AgentConfiguration
+from agent2389.config.profiles import ProfileBudget
 from agent2389.errors import BudgetExceeded
 from agent2389.ledger.journal import OwnLimits
 from agent2389.ledger.records import Budget, Claim, Usage
 from agent2389.telemetry import surroundings
 
+NO_LIMITS = ProfileBudget()
 Number = TypeVar("Number", int, float)
 
 
@@ -22,16 +24,22 @@ class Limits(msgspec.Struct, frozen=True):
     own: OwnLimits
 
 
-def effective(claim: Claim, configuration: AgentConfiguration) -> Limits:
-    """Job limits count what earlier hops used; agent limits are for this task alone."""
+def effective(claim: Claim, configuration: AgentConfiguration, profile: ProfileBudget = NO_LIMITS) -> Limits:
+    """Job limits count what earlier hops used; those of agent and profile are for this task alone."""
     budget, own = claim.budget, configuration.budget
     limits = configuration.agent.resource_limits
     return Limits(
-        iterations=own.max_iterations,
-        tool_calls=_least(own.max_tool_calls, _left(budget.tool_calls, claim.used.tool_calls)) or 0,
-        seconds=_least(own.max_seconds, limits.max_execution_time, budget.seconds),
+        iterations=_least(own.max_iterations, profile.max_iterations) or 0,
+        tool_calls=_least(
+            own.max_tool_calls, profile.max_tool_calls, _left(budget.tool_calls, claim.used.tool_calls)
+        )
+        or 0,
+        seconds=_least(own.max_seconds, profile.max_seconds, limits.max_execution_time, budget.seconds),
         own=OwnLimits(
-            task=Budget(cost_usd=own.max_cost_per_task, tokens=_least(own.max_tokens, limits.max_tokens)),
+            task=Budget(
+                cost_usd=_least(own.max_cost_per_task, profile.max_cost_per_task),
+                tokens=_least(own.max_tokens, profile.max_tokens, limits.max_tokens),
+            ),
             day=Budget(cost_usd=own.daily_usd),
             month=Budget(cost_usd=own.monthly_usd),
         ),

@@ -12,6 +12,7 @@ from agent2389.agent.files import Workspace
 from agent2389.agent.journal import TaskJournal
 from agent2389.agent.limits import Meter
 from agent2389.agent.parts import Observer, Running
+from agent2389.agent.phases import Phases
 from agent2389.agent.toolcalls import ToolTurn
 from agent2389.errors import BudgetExceeded, ModelFailed
 from agent2389.ledger.journal import Amounts, EffectEnd, EffectStart
@@ -71,18 +72,25 @@ class Loop:
     async def run(
         self,
         conversation: Conversation,
-        specs: tuple[ToolSpec, ...],
+        phases: Phases,
         scope: TaskScope,
         running: Running,
         workspace: Workspace,
     ) -> Answer:
-        """Go on from where ``conversation`` stands until the model answers without calling a tool.
+        """Go on from where ``conversation`` stands until the model answers without calling a tool, and
+        its phases are complete.
 
         Raises ``ModelFailed``, ``BudgetExceeded`` (with the last text as ``partial``) and what the
         journal raises.
         """
-        allowed = frozenset(spec.name for spec in specs)
-        while conversation.answer is None:
+        while True:
+            if conversation.answer is not None:
+                objection = await phases.objection()
+                if objection is None:
+                    return _checked(conversation.answer)
+                await self._journal.end([], [conversation.add_objection(objection)])
+                continue
+            specs = await phases.specs()
             if calls := conversation.open_calls():
                 for _ in calls:
                     self._meter.before_tool_call(running.partial)
@@ -95,14 +103,13 @@ class Loop:
                     self._observer,
                     scope,
                     self._containment,
-                    allowed,
+                    frozenset(spec.name for spec in specs),
                 )
                 await turn.run(calls)
             else:
                 self._meter.before_model_call(conversation.step, running.partial)
                 reply = await self._ask(conversation, specs)
                 running.partial = reply.text or running.partial
-        return _checked(conversation.answer)
 
     async def _ask(self, conversation: Conversation, specs: tuple[ToolSpec, ...]) -> Reply:
         request = self._request(conversation, specs)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from agent2389.config.model import AgentConfiguration
+from agent2389.config.profiles import Profile
 from agent2389.ledger.journal import Message
 from agent2389.ledger.records import Claim, Usage
 from agent2389.llm.port import Model
@@ -37,7 +38,7 @@ class Observer:
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """The rooms a worker needs, already open. ``model_for_job`` takes a job's ``llm`` field and
     raises ``ConfigurationError`` for what the agent's file does not list; ``transcripts`` takes what
-    was said, once it is committed.
+    was said, once it is committed; ``profiles`` are other ways to work, by name.
     """
 
     configuration: AgentConfiguration
@@ -48,6 +49,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     tools: ToolSet
     model_for_job: Callable[[Mapping[str, Any]], Model]
     observer: Observer
+    profiles: Mapping[str, Profile] = msgspec.field(default_factory=dict)
     transcripts: Callable[[Claim, Sequence[Message]], None] | None = None
 
 

@@ -21,10 +21,10 @@ WIDE_CHARACTERS = 100_000
 """Longer input is shown without the white space that makes it readable."""
 
 
-def opening_turns(system_prompt: str, claim: Claim) -> tuple[Turn, ...]:
+def opening_turns(system_prompt: str, claim: Claim, more_rules: str = "") -> tuple[Turn, ...]:
     """System prompt and one user turn: instruction, input, earlier steps, files."""
     return (
-        Turn(role=Role.SYSTEM, text=f"{system_prompt.strip()}\n{RULES}".strip()),
+        Turn(role=Role.SYSTEM, text=f"{system_prompt.strip()}\n{RULES}{more_rules}".strip()),
         Turn(role=Role.USER, text=task_text(claim)),
     )
 

@@ -7,37 +7,27 @@ from pathlib import Path
 import structlog
 
 from agent2389.agent import faults
-from agent2389.agent.containment import Containment
-from agent2389.agent.conversation import Conversation
-from agent2389.agent.files import Workspace, without_state
+from agent2389.agent.behaviour import behaviour_of
+from agent2389.agent.files import Workspace
 from agent2389.agent.handoff import HandOff
-from agent2389.agent.journal import Kept, TaskJournal
-from agent2389.agent.limits import Limits, Meter, effective
-from agent2389.agent.loop import Answer, Loop, Settings
+from agent2389.agent.limits import effective
 from agent2389.agent.parts import Parts, Running, StopReason
-from agent2389.agent.prompt import opening_turns
-from agent2389.agent.routing import ROUTING_STEP, JournaledModel, routing_for
-from agent2389.agent.verdict import verdict_of
+from agent2389.agent.work import Work
 from agent2389.errors import (
     Agent2389Error,
     ApprovalNeeded,
     BudgetExceeded,
     CancelRequested,
-    ConfigurationError,
     InDoubt,
-    LeaseLost,
     ProtocolCode,
     RunFailed,
+    Signal,
     Unreachable,
 )
 from agent2389.ledger.blobs import begun
-from agent2389.ledger.journal import Resumed
 from agent2389.ledger.port import Ledger
-from agent2389.ledger.records import ApprovalRequest, Claim, Failure, FileRef, Finish, Waiting, Written
-from agent2389.llm.port import Model
+from agent2389.ledger.records import ApprovalRequest, Failure, FileRef, Usage, Waiting, Written
 from agent2389.llm.prices import Prices
-from agent2389.router.port import Router
-from agent2389.tools.port import TaskScope
 from agent2389.upkeep.dispatch import Dispatcher
 
 WRITE_PAUSE_SECONDS = 0.3
@@ -55,7 +45,6 @@ class TaskRun:
         self._workspaces = workspaces
         self._handoff = HandOff(ledger, parts.configuration.agent.id, parts.observer)
         self._prices = Prices(parts.configuration.prices, parts.configuration.llm)
-        self._fallback: Model | None = None
 
     async def run(self, running: Running) -> str:
         """Work on the task. Returns its outcome: completed, failed, escalated, waiting, cancelled, released,
@@ -63,51 +52,59 @@ class TaskRun:
         """
         claim = running.claim
         faults.reach("task.claimed")
-        limits = effective(claim, self._parts.configuration)
-        meter = Meter(limits)
-        workspace = Workspace(self._workspaces, self._ledger, claim.tenant, claim.fence.task_id)
+        configuration = self._parts.configuration
         try:
-            try:
-                return await self._work(running, limits, meter, workspace)
-            except asyncio.CancelledError:
-                if running.stop_reason is None:
-                    raise
-                return await asyncio.shield(self._stopped(running, workspace))
-            except LeaseLost:
-                self._parts.observer.claimed("fenced")
-                return "lost"
-            except CancelRequested:
-                return await self._stop_task(running, running.partial)
-            except ApprovalNeeded as needed:
-                return await self._wait_for_people(running, workspace, needed.requests)
-            except InDoubt as doubt:
-                return await self._escalate(running, "in_doubt", str(doubt))
-            except BudgetExceeded as error:
-                if self._parts.configuration.budget.on_exhausted == "escalate":
-                    return await self._escalate(running, "budget", str(error))
-                return await self._failed(running, meter, error)
-            except Unreachable as error:
-                return await self._failed(running, meter, RunFailed(str(error), retryable=True))
-            except Agent2389Error as error:
-                return await self._failed(running, meter, error)
-            except Exception:
-                # A bug of ours must end this attempt, not the process and its other tasks.
-                log.exception("task failed unexpectedly", task_id=claim.fence.task_id)
-                return await self._failed(running, meter, RunFailed("an internal error ended the attempt"))
+            behaviour = behaviour_of(claim, configuration, self._parts.profiles)
+        except RunFailed as error:
+            return await self._failed(running, Usage(), error)
+        limits = effective(claim, configuration, behaviour.budget)
+        workspace = Workspace(self._workspaces, self._ledger, claim.tenant, claim.fence.task_id)
+        work = Work(
+            self._parts, self._ledger, self._handoff, self._prices, running, workspace, behaviour, limits
+        )
+        try:
+            return await self._end(running, work, workspace)
         finally:
             await workspace.discard()
 
-    async def _work(self, running: Running, limits: Limits, meter: Meter, workspace: Workspace) -> str:
+    async def _end(self, running: Running, work: Work, workspace: Workspace) -> str:
+        """The work, and the write that belongs to how it ended."""
+        try:
+            return await self._do(running, work)
+        except asyncio.CancelledError:
+            if running.stop_reason is None:
+                raise
+            return await asyncio.shield(self._stopped(running, workspace))
+        except Signal as signal:
+            return await self._heed(running, workspace, signal)
+        except BudgetExceeded as error:
+            if self._parts.configuration.budget.on_exhausted == "escalate":
+                return await self._escalate(running, "budget", str(error))
+            return await self._failed(running, work.meter.usage, error)
+        except Agent2389Error as error:
+            return await self._failed(running, work.meter.usage, error)
+        except Exception:
+            # A bug of ours must end this attempt, not the process and its other tasks.
+            log.exception("task failed unexpectedly", task_id=running.claim.fence.task_id)
+            ours = RunFailed("an internal error ended the attempt")
+            return await self._failed(running, work.meter.usage, ours)
+
+    async def _heed(self, running: Running, workspace: Workspace, signal: Signal) -> str:
+        """No failure: the attempt ends for a reason outside it."""
+        match signal:
+            case CancelRequested():
+                return await self._stop_task(running, running.partial)
+            case ApprovalNeeded():
+                return await self._wait_for_people(running, workspace, signal.requests)
+            case InDoubt():
+                return await self._escalate(running, "in_doubt", str(signal))
+            case _:
+                self._parts.observer.claimed("fenced")
+                return "lost"
+
+    async def _do(self, running: Running, work: Work) -> str:
         claim = running.claim
-        journal = TaskJournal(self._ledger, running, limits.own, self._kept_of(claim))
-        past = await journal.resume()
-        meter.go_on_from(past.used_before(ROUTING_STEP))
-        faults.reach("journal.resumed")
-        await workspace.lay_out(claim.manifest)
-        faults.reach("files.laid_out")
-        answer = await self._answer(running, journal, past, meter, workspace)
-        faults.reach("answer.ready")
-        finish = await self._finish(running, answer, journal, meter, workspace)
+        finish = await work.run()
         faults.reach("finish.before_write")
         written = await self._write(running, lambda: self._ledger.finish(claim.fence, finish, claim.job_id))
         faults.reach("finish.written")
@@ -115,95 +112,18 @@ class TaskRun:
             self._parts.observer.claimed("fenced")
             return "lost"
         if written.verdict == "cancel":
-            return await self._stop_task(running, answer.text)
+            return await self._stop_task(running, finish.result.text)
         return "completed"
-
-    async def _finish(
-        self, running: Running, answer: Answer, journal: TaskJournal, meter: Meter, workspace: Workspace
-    ) -> Finish:
-        claim = running.claim
-        if claim.verifies is not None:
-            judge = JournaledModel(self._model(claim), self._prices)
-            with routing_for(journal):
-                verdict = await verdict_of(answer.text, judge, self._parts.configuration.llm.timeout)
-            manifest = without_state(await workspace.collect())
-            return await self._handoff.finish_verdict(answer, verdict, used=meter.usage, manifest=manifest)
-        with routing_for(journal):
-            decision, seconds = await self._handoff.decide(claim, answer, self._router(claim))
-        faults.reach("routing.decided")
-        manifest = without_state(await workspace.collect())
-        return await self._handoff.finish(
-            claim, answer, decision, seconds=seconds, used=meter.usage, manifest=manifest
-        )
-
-    async def _answer(
-        self, running: Running, journal: TaskJournal, past: Resumed, meter: Meter, workspace: Workspace
-    ) -> Answer:
-        claim, configuration = running.claim, self._parts.configuration
-        toolkits = claim.submission.get("toolkits") or {}
-        specs = self._parts.tools.specs(
-            add=tuple(toolkits.get("add", ())), remove=tuple(toolkits.get("remove", ()))
-        )
-        loop = Loop(
-            self._model(claim),
-            self._parts.tools,
-            meter,
-            self._parts.observer,
-            journal,
-            self._prices,
-            Containment(configuration.approvals, self._parts.tools, claim, {spec.name for spec in specs}),
-            Settings(
-                context_tokens=configuration.llm.context_tokens,
-                temperature=configuration.llm.temperature,
-                max_tokens=configuration.llm.max_tokens,
-                timeout=configuration.llm.timeout,
-                fallback=self._open_fallback if configuration.budget.on_exhausted == "fallback" else None,
-            ),
-        )
-        scope = TaskScope(
-            job_id=claim.job_id,
-            task_id=claim.fence.task_id,
-            tenant=claim.tenant,
-            workspace=workspace.path,
-        )
-        opening = opening_turns(configuration.llm.system_prompt, claim)
-        conversation = Conversation(opening, past.messages)
-        if past.messages:
-            log.info("task resumes", task_id=claim.fence.task_id, step=conversation.step)
-        return await loop.run(conversation, specs, scope, running, workspace)
-
-    def _open_fallback(self) -> Model:
-        """The free endpoint to go on with when money is used up; opened once."""
-        if self._fallback is None:
-            name = self._parts.configuration.budget.fallback_endpoint
-            self._fallback = self._parts.model_for_job({"endpoint": name})
-        return self._fallback
-
-    def _kept_of(self, claim: Claim) -> Kept | None:
-        sink = self._parts.transcripts
-        return None if sink is None else lambda messages: sink(claim, messages)
-
-    def _model(self, claim: Claim) -> Model:
-        wanted = claim.submission.get("llm") or {}
-        try:
-            return self._parts.model_for_job(wanted) if wanted else self._parts.model
-        except ConfigurationError as error:
-            raise RunFailed(str(error), code=ProtocolCode.INVALID_INPUT, retryable=False) from None
-
-    def _router(self, claim: Claim) -> Router:
-        routing = claim.submission.get("routing") or {}
-        only_fixed = routing.get("strategy") in ("fixed", "none") or claim.submission.get("protocol") == "v1"
-        return self._parts.fixed_router if only_fixed else self._parts.router
 
     # ends ------------------------------------------------------------------------
 
-    async def _failed(self, running: Running, meter: Meter, error: Agent2389Error) -> str:
+    async def _failed(self, running: Running, used: Usage, error: Agent2389Error) -> str:
         run_failed = isinstance(error, RunFailed)
         failure = Failure(
             code=error.code if isinstance(error, RunFailed) else ProtocolCode.INTERNAL_ERROR,
             message=str(error)[:500],
             retryable=error.retryable if isinstance(error, RunFailed) else True,
-            usage=meter.usage,
+            usage=used,
             partial=begun(error.partial if isinstance(error, BudgetExceeded) else running.partial),
             retry_after=getattr(error, "retry_after", None) if run_failed else None,
             escalate=self._parts.configuration.lifecycle.on_failure == "escalate",

@@ -25,7 +25,11 @@ class ResourceLimits(Section):
 
 
 class AgentSection(Section):
-    """``[agent]``: who this process is."""
+    """``[agent]``: who this process is.
+
+    ``profiles`` is a folder of other ways to work that jobs may name; with ``phases`` the agent plans
+    before it acts (toolkit ``todo``).
+    """
 
     id: str
     description: str = ""
@@ -34,6 +38,7 @@ class AgentSection(Section):
     slots: int = Field(default=4, ge=1, le=1000)
     singleton: bool = False
     profiles: Path | None = None
+    phases: bool = False
     resource_limits: ResourceLimits = ResourceLimits()
 
 

@@ -100,9 +100,16 @@ class ToolSet:
             with contextlib.suppress(Agent2389Error):
                 await toolkit.close()
 
-    def specs(self, *, add: tuple[str, ...] = (), remove: tuple[str, ...] = ()) -> tuple[ToolSpec, ...]:
+    def specs(
+        self,
+        *,
+        only: tuple[str, ...] | None = None,
+        add: tuple[str, ...] = (),
+        remove: tuple[str, ...] = (),
+    ) -> tuple[ToolSpec, ...]:
         """What the model may call. A job removes toolkits, and adds only what the agent has anyway."""
-        hidden = set(remove) - set(add)
+        unnamed = () if only is None else {name.partition(".")[0] for name in self._open} - set(only)
+        hidden = {*remove, *unnamed} - set(add)
         return tuple(
             ToolSpec(name, tool.description, tool.parameters)
             for name, (toolkit, tool) in self._tools.items()
@@ -142,6 +149,10 @@ class ToolSet:
             if isinstance(toolkit, Tracking) and (offered if allowed is None else offered & set(allowed)):
                 return await toolkit.progress(scope)
         return Progress()
+
+    def keeps_plan(self, name: str) -> bool:
+        """Whether the tool belongs to the toolkit that keeps the plan."""
+        return name in self._tools and isinstance(self._open[self._tools[name][0]], Tracking)
 
     async def call(
         self, name: str, arguments: str, scope: TaskScope, *, allowed: Collection[str] | None = None

@@ -22,6 +22,7 @@ from agent2389.agent.task import TaskRun
 from agent2389.agent.worker import Worker
 from agent2389.broker.port import Delivery, Message
 from agent2389.config.model import AgentConfiguration
+from agent2389.config.profiles import load_profiles
 from agent2389.errors import ConfigurationError, ModelFailed, RunFailed, Unreachable
 from agent2389.insight.health import Health
 from agent2389.insight.jobs import wait_for_end
@@ -282,6 +283,7 @@ def _parts(
         tools=tools,
         model_for_job=models.for_job,
         observer=CountingObserver(metrics, configuration.agent.id),
+        profiles=load_profiles(configuration.agent.profiles),
     )
 
 

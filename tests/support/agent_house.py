@@ -14,6 +14,7 @@ import pytest
 from agent2389.agent.parts import Observer, Parts, Running
 from agent2389.agent.task import TaskRun
 from agent2389.config.model import AgentConfiguration
+from agent2389.config.profiles import Profile
 from agent2389.errors import ModelFailed
 from agent2389.ledger.memory import MemoryLedger
 from agent2389.ledger.port import Ledger
@@ -162,6 +163,7 @@ async def house(
     agent_id: str = "r1",
     capabilities: Sequence[str] = ("research",),
     policy: Policy | None = None,
+    profiles: Mapping[str, Profile] | None = None,
     **sections: Any,
 ) -> AsyncIterator[House]:
     """An agent with ``toolkits`` (objects, or names of built-in ones) and one job to do."""
@@ -192,6 +194,7 @@ async def house(
             tools=tools,
             model_for_job=lambda _: model,
             observer=Observer(),
+            profiles=profiles or {},
         )
         yield House(ledger, parts, folder, incarnation)
         await tools.close()
