@@ -1,7 +1,6 @@
 """Tools: no name leaves the workspace, no document hurts the agent, arguments are checked."""
 
 import json
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,18 +73,6 @@ async def test_unknown_tools_are_an_answer(tools: ToolSet, scope: TaskScope) -> 
     assert (await tools.call("rm -rf", "{}", scope)).failed
 
 
-def bomb() -> bytes:
-    """A PDF whose one page inflates to 300 MB through two filters."""
-    stream = zlib.compress(zlib.compress(b"0" * 300_000_000))
-    head = b"%PDF-1.4\n1 0 obj\n<< /Type /Catalog /Pages 2 0 R >>\nendobj\n2 0 obj\n<< /Type /Pages /Kids [3 0 R] /Count 1 >>\nendobj\n"
-    page = b"3 0 obj\n<< /Type /Page /Parent 2 0 R /MediaBox [0 0 9 9] /Contents 4 0 R >>\nendobj\n"
-    body = (
-        b"4 0 obj\n<< /Length %d /Filter [/FlateDecode /FlateDecode] >>\nstream\n%s\nendstream\nendobj\n"
-        % (len(stream), stream)
-    )
-    return head + page + body + b"trailer\n<< /Root 1 0 R >>\n%%EOF\n"
-
-
 def encrypted() -> bytes:
     import io
 
@@ -101,24 +88,11 @@ def encrypted() -> bytes:
 
 DOCUMENTS: dict[str, Callable[[], bytes]] = {
     "empty.txt": lambda: b"",
-    "binary.md": lambda: b"\x00\x01\x02" * 100,
     "latin.txt": lambda: "Größe".encode("latin-1"),
     "cut.pdf": lambda: (ROOT / "examples" / "bicycle-counters.pdf").read_bytes()[:900],
     "rubbish.pdf": lambda: b"%PDF-1.7\n" + b"rubbish" * 100,
     "encrypted.pdf": encrypted,
-    "bomb.pdf": bomb,
-    "blank.pdf": lambda: b"%PDF-1.4\n%%EOF",
 }
-
-
-@pytest.mark.parametrize("name", DOCUMENTS)
-async def test_a_document_that_cannot_be_read_is_rejected(
-    tools: ToolSet, scope: TaskScope, name: str
-) -> None:
-    (scope.workspace / name).write_bytes(DOCUMENTS[name]())
-    output = await call(tools, scope, "extract_document_text", path=name)
-    assert output.failed
-    assert output.text.startswith("document rejected: ")
 
 
 async def test_documents_are_read(tools: ToolSet, scope: TaskScope) -> None:
