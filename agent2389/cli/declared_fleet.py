@@ -15,6 +15,22 @@ Wait = Annotated[
 ]
 
 
+@agent_app.command("list")
+def agent_list(json: Json = False) -> None:
+    """List the agents."""
+    from agent2389.cli import fleet
+
+    run_verb(fleet.agents(Globals.api, as_json=json))
+
+
+@agent_app.command("show")
+def agent_show(name: str, json: Json = False) -> None:
+    """Show one agent with its incarnations."""
+    from agent2389.cli import fleet
+
+    run_verb(fleet.show_agent(Globals.api, name, as_json=json))
+
+
 @agent_app.command("pause")
 def agent_pause(agent: AgentId, wait: Wait = None, json: Json = False) -> None:
     """Let an agent take no new work until `resume`, also after a restart."""

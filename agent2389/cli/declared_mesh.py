@@ -1,4 +1,4 @@
-"""Arguments of the verbs that run things: up, down, run, ops, db, healthcheck, agents."""
+"""Arguments of the verbs that run things: up, down, run, ops, db, healthcheck."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from agent2389 import __version__
-from agent2389.cli.app import Config, Data, Globals, Json, agent_app, app, db_app, run_verb
+from agent2389.cli.app import Config, Data, Globals, Json, app, db_app, run_verb
 
 
 @app.command()
@@ -49,22 +49,6 @@ def ops() -> None:
     from agent2389.cli import mesh
 
     mesh.ops()
-
-
-@agent_app.command("list")
-def agent_list(json: Json = False) -> None:
-    """List the agents."""
-    from agent2389.cli import mesh
-
-    run_verb(mesh.agents(Globals.api, as_json=json))
-
-
-@agent_app.command("show")
-def agent_show(name: str, json: Json = False) -> None:
-    """Show one agent with its incarnations."""
-    from agent2389.cli import mesh
-
-    run_verb(mesh.show_agent(Globals.api, name, as_json=json))
 
 
 @db_app.command("migrate")

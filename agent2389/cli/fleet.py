@@ -1,4 +1,4 @@
-"""Verbs about the fleet: pause, resume, drain, stop, restart, logs, pools."""
+"""Verbs about the fleet: list, show, pause, resume, drain, stop, restart, logs, pools."""
 
 import asyncio
 import json
@@ -25,6 +25,45 @@ class DrainTimedOut(Agent2389Error):
     """The agent did not get there in the time that was given."""
 
     exit_code = 10
+
+
+async def agents(api: str | None, *, as_json: bool) -> None:
+    """The fleet."""
+    async with connected(api) as client:
+        rows = (await client.get("/api/v1/agents"))["data"]
+    if as_json:
+        output.document(rows)
+        return
+    output.table(
+        [
+            (
+                row["agent_id"],
+                row["state"],
+                ",".join(row["capabilities"]),
+                f"{row['tasks_running']}/{row['slots']}",
+                row["tasks_total"],
+                row["version"],
+                row["incarnation"][:13],
+            )
+            for row in rows
+        ],
+        ("agent", "state", "capabilities", "busy", "done", "version", "incarnation"),
+    )
+
+
+async def show_agent(api: str | None, name: str, *, as_json: bool) -> None:
+    """One agent id with all its incarnations."""
+    async with connected(api) as client:
+        rows = (await client.get("/api/v1/agents"))["data"]
+    chosen = [row for row in rows if row["agent_id"] == name or row["incarnation"].startswith(name)]
+    if not chosen:
+        raise NotFound(f"there is no agent {name}", hint="list them: agent2389 agent list")
+    if as_json:
+        output.document(chosen)
+        return
+    for row in chosen:
+        for key, value in row.items():
+            output.data(f"{key:14} {value}")
 
 
 async def command(

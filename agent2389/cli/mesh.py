@@ -1,4 +1,4 @@
-"""Verbs for a mesh on this machine: up, down, run, ops, agent list, healthcheck, db."""
+"""Verbs for a mesh on this machine: up, down, run, ops, healthcheck, db."""
 
 import asyncio
 import os
@@ -13,7 +13,6 @@ from typing import Any
 import aiohttp
 
 from agent2389.cli import output
-from agent2389.cli.client import connected
 from agent2389.config.load import find_file, load_agent, require_key
 from agent2389.config.process import ProcessConfiguration, load_process
 from agent2389.errors import Agent2389Error, ConfigurationError, NotFound
@@ -115,45 +114,6 @@ def ops() -> None:
     from agent2389.wiring.ops import run_ops  # noqa: PLC0415 - only this verb needs it
 
     asyncio.run(run_ops(load_process()))
-
-
-async def agents(api: str | None, *, as_json: bool) -> None:
-    """The fleet."""
-    async with connected(api) as client:
-        rows = (await client.get("/api/v1/agents"))["data"]
-    if as_json:
-        output.document(rows)
-        return
-    output.table(
-        [
-            (
-                row["agent_id"],
-                row["state"],
-                ",".join(row["capabilities"]),
-                f"{row['tasks_running']}/{row['slots']}",
-                row["tasks_total"],
-                row["version"],
-                row["incarnation"][:13],
-            )
-            for row in rows
-        ],
-        ("agent", "state", "capabilities", "busy", "done", "version", "incarnation"),
-    )
-
-
-async def show_agent(api: str | None, name: str, *, as_json: bool) -> None:
-    """One agent id with all its incarnations."""
-    async with connected(api) as client:
-        rows = (await client.get("/api/v1/agents"))["data"]
-    chosen = [row for row in rows if row["agent_id"] == name or row["incarnation"].startswith(name)]
-    if not chosen:
-        raise NotFound(f"there is no agent {name}", hint="list them: agent2389 agent list")
-    if as_json:
-        output.document(chosen)
-        return
-    for row in chosen:
-        for key, value in row.items():
-            output.data(f"{key:14} {value}")
 
 
 def healthcheck(path: str) -> None:

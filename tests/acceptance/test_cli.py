@@ -231,9 +231,7 @@ def test_without_a_mesh_the_api_is_unreachable(tmp_path: Path) -> None:
         ("job", "retry", "x"),
         ("result", "x"),
         ("agent", "list"),
-        ("agent", "pause", "x"),
         ("approval", "list"),
-        ("pool", "list"),
     ):
         done = run(*arguments, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (9, "")

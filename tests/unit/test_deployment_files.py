@@ -93,7 +93,7 @@ def test_image_is_built_from_the_lock_file_and_nothing_unexpected() -> None:
     assert all("--frozen --no-dev" in sync for sync in syncs)
     assert "--no-editable" in syncs[-1]
     wanted = [set(re.findall(r"--extra (\w+)", sync)) for sync in syncs]
-    assert wanted == [{"llm", "docs"}] * 2
+    assert wanted == [{"llm", "docs", "mcp", "s3"}] * 2
     assert wanted[0] <= set(toml(ROOT / "pyproject.toml")["project"]["optional-dependencies"])
 
 
