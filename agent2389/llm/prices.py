@@ -1,13 +1,11 @@
 """What calls will and did cost under an agent's own price table."""
 
-import asyncio
-
 import structlog
 
 from agent2389.config.model import LlmSection, Price, PricesSection
 from agent2389.llm.messages import Reply, Request, TokenUsage
 from agent2389.llm.port import Model
-from agent2389.llm.pricing import cost_usd
+from agent2389.llm.pricing import cost_usd, look_up
 
 BYTES_PER_TOKEN = 3
 """Fewer than a token has in the usual text, so that a reservation is rather too large than too small."""
@@ -42,8 +40,7 @@ class Prices:
             return 0.0, usage
         cost = self._own(model.name, usage)
         if cost is None:
-            # The shipped table takes a second to load the first time.
-            cost = await asyncio.to_thread(cost_usd, model.name, model.provider, usage, None)
+            cost = cost_usd(usage, await look_up(model.provider, model.name))
         if cost is None and self._unknown_counts_zero:
             self._note(model.name)
             return 0.0, usage
