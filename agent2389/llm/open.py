@@ -15,6 +15,7 @@ from agent2389.llm.openai import OpenAIDialect
 from agent2389.llm.port import Model
 from agent2389.llm.pricing import Price, flat
 from agent2389.llm.rehearsal import RehearsalModel
+from agent2389.llm.streamed import Streamed
 from agent2389.llm.wrap import Retrying
 from agent2389.telemetry.logs import register_secret
 
@@ -119,7 +120,8 @@ class Models:
             return inner
         if name not in self._breakers:
             self._breakers[name] = Breaker(name, section.breaker_failures, section.breaker_seconds)
-        return Breaking(Retrying(inner, section.max_retries), self._breakers[name])
+        asked = Streamed(inner, section.first_token_timeout) if section.stream else inner
+        return Breaking(Retrying(asked, section.max_retries), self._breakers[name])
 
 
 def open_model(section: LlmSection, *, proxy: str | None = None) -> Model:
