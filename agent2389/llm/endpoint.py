@@ -206,6 +206,7 @@ class EndpointModel:
             finished=finished,
             raw_reason=raw.raw_reason,
             model=raw.model or self._model,
+            asked=self._model,
         )
 
     def _cost(self, usage: TokenUsage) -> float | None:

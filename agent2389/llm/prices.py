@@ -20,9 +20,10 @@ class Prices:
     def __init__(self, section: PricesSection, llm: LlmSection) -> None:
         self._unknown_counts_zero = section.unknown == "zero"
         self._models = dict(section.models)
-        if llm.price_per_million_input_usd is not None and llm.price_per_million_output_usd is not None:
-            shorthand = Price(input=llm.price_per_million_input_usd, output=llm.price_per_million_output_usd)
-            self._models.setdefault(llm.model, shorthand)
+        for endpoint in (llm, *llm.endpoints.values()):
+            read, written = endpoint.price_per_million_input_usd, endpoint.price_per_million_output_usd
+            if read is not None and written is not None:
+                self._models.setdefault(endpoint.model, Price(input=read, output=written))
         self._told: set[str] = set()
 
     async def estimate(
@@ -47,10 +48,10 @@ class Prices:
         return cost, usage
 
     def settled(self, model: Model, reply: Reply, *, free: bool = False) -> float | None:
-        """USD of a call that was made; ``None`` when nobody knows."""
+        """USD of a call that was made, by whichever model of a chain answered; ``None`` when nobody knows."""
         if free:
             return 0.0
-        own = self._own(model.name, reply.usage)
+        own = self._own(reply.asked or model.name, reply.usage)
         return reply.cost_usd if own is None else own
 
     def _own(self, model: str, usage: TokenUsage) -> float | None:

@@ -6,14 +6,16 @@ import pytest
 from genai_prices import Usage, calc_price
 from genai_prices.data_snapshot import get_snapshot
 
-from agent2389.config.model import LlmSection
+from agent2389.config.model import Endpoint, LlmSection, PricesSection
+from agent2389.config.model import Price as ConfiguredPrice
 from agent2389.llm import pricing
 from agent2389.llm.messages import Request, Role, TokenUsage, Turn
-from agent2389.llm.open import open_model
+from agent2389.llm.open import Models, open_model
 from agent2389.llm.price_table import price_of
+from agent2389.llm.prices import Prices
 from agent2389.llm.pricing import LookUp, Rate, Tier, cost_usd, flat, look_up
 from tests.support.model_forms import FORMS, Form, model_for, whole
-from tests.support.model_server import model_server
+from tests.support.model_server import as_json, model_server
 
 USAGES = (
     TokenUsage(0, 0, 0),
@@ -117,3 +119,36 @@ async def test_prices_of_the_configuration_come_first() -> None:
             theirs("openai", "gpt-4o-mini", TokenUsage(11, 3, 4))
         )
         await model.close()
+
+
+async def test_a_chain_costs_what_the_model_costs_that_answered() -> None:
+    form = FORMS[0]
+    async with model_server() as server:
+        section = LlmSection(
+            model="first",
+            base_url=form.base_url(server.url),
+            max_retries=0,
+            fallback=("second",),
+            endpoints={
+                "second": Endpoint(
+                    provider="openai",
+                    model="its-model",
+                    base_url=form.base_url(server.url),
+                    price_per_million_input_usd=4.0,
+                    price_per_million_output_usd=4.0,
+                )
+            },
+        )
+        own = PricesSection(models={"first": ConfiguredPrice(input=1.0, output=1.0)})
+        prices = Prices(own, section)
+        models = Models(section)
+        model = models.main()
+        server.will(as_json({"error": {}}, status=500), whole(form, "Twelve metres."))
+        reply = await model.answer(ASK)
+        assert (reply.asked, reply.model) == ("its-model", "told-by-endpoint")
+        assert prices.settled(model, reply) == pytest.approx(14 * 4e-6)
+        server.will(whole(form, "Twelve metres."))
+        assert prices.settled(model, await model.answer(ASK)) == pytest.approx(14e-6)
+        cost, tokens = await prices.estimate(models.endpoint("second"), ASK)
+        assert cost == pytest.approx((tokens.input + tokens.output) * 4e-6)
+        await models.close()
