@@ -95,6 +95,8 @@ class LlmSection(Section):
     max_tokens: int | None = Field(default=None, gt=0)
     context_tokens: int = Field(default=100_000, ge=1000)
     timeout: float = Field(default=180, gt=0)
+    stream: bool = False
+    first_token_timeout: float = Field(default=60, gt=0)
     max_retries: int = Field(default=3, ge=0, le=20)
     fallback: tuple[str, ...] = ()
     endpoints: dict[str, Endpoint] = {}

@@ -11,7 +11,7 @@ from agent2389.errors import Agent2389Error, ModelFailed
 from agent2389.llm.dialect import Dialect
 from agent2389.llm.failures import failure_of_status
 from agent2389.llm.messages import Chunk, Finished, Reply, Request, TokenUsage
-from agent2389.llm.pricing import Price, cost_usd, prepare
+from agent2389.llm.pricing import LookUp, Price, cost_usd
 from agent2389.llm.replies import Raw, distinct, unusable, usage_of, without_secret
 from agent2389.llm.structured import MECHANISMS, Mechanism, asked, repair, split
 from agent2389.llm.transport import open_client
@@ -133,8 +133,15 @@ class EndpointModel:
 
     def _import_and_connect(self) -> Any:
         assert self._http is not None
-        prepare(self._price)
-        return self._dialect.client(self._api_key or NO_KEY, self._base_url, self._http)
+        key = self._api_key or NO_KEY
+        if self._price is not None:
+            return self._dialect.client(key, self._base_url, self._http)
+        table = LookUp(self.provider, self._model)
+        table.begin()
+        try:
+            return self._dialect.client(key, self._base_url, self._http)
+        finally:
+            self._price = table.end()
 
     async def _complete(self, request: Request, mechanism: Mechanism) -> Raw:
         client = await self._connected()
@@ -199,10 +206,11 @@ class EndpointModel:
             finished=finished,
             raw_reason=raw.raw_reason,
             model=raw.model or self._model,
+            asked=self._model,
         )
 
     def _cost(self, usage: TokenUsage) -> float | None:
-        return cost_usd(self._model, self.provider, usage, self._price)
+        return cost_usd(usage, self._price)
 
     def _failure(self, error: Exception) -> ModelFailed:
         cause: BaseException | None = error

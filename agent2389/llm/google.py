@@ -11,7 +11,7 @@ import httpx2
 
 from agent2389.errors import MissingExtra, ModelFailed
 from agent2389.llm.failures import failure_of_status
-from agent2389.llm.messages import Finished, Role, TokenUsage, ToolCall, Turn
+from agent2389.llm.messages import Finished, Request, Role, TokenUsage, ToolCall, ToolSpec, Turn
 from agent2389.llm.profile import wants_signatures
 from agent2389.llm.replies import (
     MOST_CALLS,
@@ -107,37 +107,51 @@ def _root(base_url: str) -> str:
 
 
 def _arguments(model: str, asked: Asked) -> dict[str, Any]:
+    """The conversation goes through the SDK's types, because signatures are bytes there. The rest goes as the
+    API spells it: converting eight tools cost the SDK more than the rest of a call, and a schema that
+    it knows of makes it parse the answer, too, and break on what only needs a repair.
+    """
+    body = _settings(asked)
+    return {
+        "model": model,
+        "contents": _contents(asked.request.turns, signed=wants_signatures(model)),
+        "config": {
+            "automatic_function_calling": {"disable": True},
+            "http_options": {"extra_body": body} if body else None,
+        },
+    }
+
+
+def _settings(asked: Asked) -> dict[str, Any]:
     request = asked.request
     system = "\n\n".join(turn.text for turn in request.turns if turn.role is Role.SYSTEM)
-    settings: dict[str, Any] = {"automatic_function_calling": {"disable": True}}
+    body: dict[str, Any] = {}
     if system:
-        settings["system_instruction"] = system
+        body["systemInstruction"] = {"role": "user", "parts": [{"text": system}]}
     if request.tools:
-        settings["tools"] = [
-            {
-                "function_declarations": [
-                    {
-                        "name": spec.name,
-                        "description": spec.description,
-                        "parameters_json_schema": spec.parameters,
-                    }
-                    for spec in request.tools
-                ]
-            }
-        ]
+        body["tools"] = [{"functionDeclarations": [_tool(spec) for spec in request.tools]}]
     if asked.forced is not None:
-        forced = {"mode": "ANY", "allowed_function_names": [asked.forced]}
-        settings["tool_config"] = {"function_calling_config": forced}
+        forced = {"mode": "ANY", "allowedFunctionNames": [asked.forced]}
+        body["toolConfig"] = {"functionCallingConfig": forced}
+    if generation := _generation(request):
+        body["generationConfig"] = generation
+    return body
+
+
+def _generation(request: Request) -> dict[str, Any]:
+    generation: dict[str, Any] = {}
     if request.schema is not None:
-        # Under its own name the SDK would parse the answer, too, and break on what only needs a repair.
-        shape = {"responseMimeType": "application/json", "responseJsonSchema": request.schema.schema}
-        settings["http_options"] = {"extra_body": {"generationConfig": shape}}
+        generation["responseMimeType"] = "application/json"
+        generation["responseJsonSchema"] = request.schema.schema
     if request.temperature is not None:
-        settings["temperature"] = request.temperature
+        generation["temperature"] = request.temperature
     if request.max_tokens is not None:
-        settings["max_output_tokens"] = request.max_tokens
-    contents = _contents(request.turns, signed=wants_signatures(model))
-    return {"model": model, "contents": contents, "config": settings}
+        generation["maxOutputTokens"] = request.max_tokens
+    return generation
+
+
+def _tool(spec: ToolSpec) -> dict[str, Any]:
+    return {"name": spec.name, "description": spec.description, "parametersJsonSchema": spec.parameters}
 
 
 def _contents(turns: tuple[Turn, ...], *, signed: bool) -> list[Any]:

@@ -85,6 +85,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """A complete answer. ``structured`` is the parsed value when the request had a schema.
 
     ``cost_usd`` is ``None`` when the price is unknown, 0.0 when the model is free.
+    ``model`` is what the endpoint calls itself, ``asked`` the name under which it was asked for.
     ``rehearsal`` marks answers of the keyless offline model.
     """
 
@@ -96,6 +97,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     finished: Finished = Finished.STOP
     raw_reason: str = ""
     model: str
+    asked: str = ""
     rehearsal: bool = False
 
 

@@ -13,8 +13,9 @@ from agent2389.llm.fallback import FallingBack
 from agent2389.llm.google import GoogleDialect
 from agent2389.llm.openai import OpenAIDialect
 from agent2389.llm.port import Model
-from agent2389.llm.pricing import Price
+from agent2389.llm.pricing import Price, flat
 from agent2389.llm.rehearsal import RehearsalModel
+from agent2389.llm.streamed import Streamed
 from agent2389.llm.wrap import Retrying
 from agent2389.telemetry.logs import register_secret
 
@@ -119,7 +120,8 @@ class Models:
             return inner
         if name not in self._breakers:
             self._breakers[name] = Breaker(name, section.breaker_failures, section.breaker_seconds)
-        return Breaking(Retrying(inner, section.max_retries), self._breakers[name])
+        asked = Streamed(inner, section.first_token_timeout) if section.stream else inner
+        return Breaking(Retrying(asked, section.max_retries), self._breakers[name])
 
 
 def open_model(section: LlmSection, *, proxy: str | None = None) -> Model:
@@ -161,7 +163,7 @@ def _price(endpoint: Endpoint, model: str) -> Price | None:
     read, written = endpoint.price_per_million_input_usd, endpoint.price_per_million_output_usd
     if model != endpoint.model or read is None or written is None:
         return None
-    return Price(read, written)
+    return flat(read, written)
 
 
 def _word(value: Any) -> str | None:

@@ -1,13 +1,11 @@
 """What calls will and did cost under an agent's own price table."""
 
-import asyncio
-
 import structlog
 
 from agent2389.config.model import LlmSection, Price, PricesSection
 from agent2389.llm.messages import Reply, Request, TokenUsage
 from agent2389.llm.port import Model
-from agent2389.llm.pricing import cost_usd
+from agent2389.llm.pricing import cost_usd, look_up
 
 BYTES_PER_TOKEN = 3
 """Fewer than a token has in the usual text, so that a reservation is rather too large than too small."""
@@ -22,9 +20,10 @@ class Prices:
     def __init__(self, section: PricesSection, llm: LlmSection) -> None:
         self._unknown_counts_zero = section.unknown == "zero"
         self._models = dict(section.models)
-        if llm.price_per_million_input_usd is not None and llm.price_per_million_output_usd is not None:
-            shorthand = Price(input=llm.price_per_million_input_usd, output=llm.price_per_million_output_usd)
-            self._models.setdefault(llm.model, shorthand)
+        for endpoint in (llm, *llm.endpoints.values()):
+            read, written = endpoint.price_per_million_input_usd, endpoint.price_per_million_output_usd
+            if read is not None and written is not None:
+                self._models.setdefault(endpoint.model, Price(input=read, output=written))
         self._told: set[str] = set()
 
     async def estimate(
@@ -42,18 +41,17 @@ class Prices:
             return 0.0, usage
         cost = self._own(model.name, usage)
         if cost is None:
-            # The shipped table takes a second to load the first time.
-            cost = await asyncio.to_thread(cost_usd, model.name, model.provider, usage, None)
+            cost = cost_usd(usage, await look_up(model.provider, model.name))
         if cost is None and self._unknown_counts_zero:
             self._note(model.name)
             return 0.0, usage
         return cost, usage
 
     def settled(self, model: Model, reply: Reply, *, free: bool = False) -> float | None:
-        """USD of a call that was made; ``None`` when nobody knows."""
+        """USD of a call that was made, by whichever model of a chain answered; ``None`` when nobody knows."""
         if free:
             return 0.0
-        own = self._own(model.name, reply.usage)
+        own = self._own(reply.asked or model.name, reply.usage)
         return reply.cost_usd if own is None else own
 
     def _own(self, model: str, usage: TokenUsage) -> float | None:

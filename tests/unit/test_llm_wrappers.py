@@ -10,9 +10,12 @@ from agent2389.config.model import Endpoint, LlmSection, RoutingModel
 from agent2389.errors import ConfigurationError, ModelFailed
 from agent2389.llm.breaker import Breaker, Breaking
 from agent2389.llm.fallback import FallingBack
-from agent2389.llm.messages import Chunk, Reply, Request, Role, Turn
+from agent2389.llm.messages import Chunk, Reply, Request, Role, Schema, Turn
 from agent2389.llm.open import Models, open_model
+from agent2389.llm.streamed import Streamed
 from agent2389.llm.wrap import Retrying
+from tests.support.model_forms import FORMS, streamed, whole
+from tests.support.model_server import model_server
 
 ASK = Request(turns=(Turn(role=Role.USER, text="x"),), timeout=30.0)
 Step = ModelFailed | str
@@ -111,6 +114,49 @@ async def test_a_stream_is_repeated_until_its_first_piece_only(pauses: list[floa
     with pytest.raises(ModelFailed, match="cut"):
         _ = [chunk async for chunk in Retrying(model, 2).stream(ASK)]
     assert len(model.seen) == 1
+
+
+async def test_answers_may_be_fetched_as_a_stream() -> None:
+    inner = Scripted("yes")
+    model = Streamed(inner, 7.0)
+    assert (await model.answer(ASK)).text == "yes"
+    assert inner.seen[0].first_token_timeout == 7.0
+    assert [chunk.reply.text async for chunk in model.stream(ASK) if chunk.reply] == ["yes"]
+    with pytest.raises(ModelFailed, match="cut"):
+        await Streamed(Scripted("broken off"), 7.0).answer(ASK)
+    structured = Request(turns=ASK.turns, schema=Schema("name", {"type": "object"}))
+    assert (await model.answer(structured)).text == "yes"
+    assert inner.seen[-1].first_token_timeout == structured.first_token_timeout  # whole: it can be repaired
+    await model.verify()
+    await model.close()
+    assert (model.name, model.provider, inner.closed) == ("scripted", "openai", 1)
+
+
+async def test_a_stream_that_was_cut_is_asked_for_again(pauses: list[float]) -> None:
+    class CutOnce(Scripted):
+        async def stream(self, request: Request) -> AsyncIterator[Chunk]:
+            self.seen.append(request)
+            yield Chunk(text="half")
+            if len(self.seen) == 1:
+                raise ModelFailed("the stream was cut before its end")
+            yield Chunk(reply=Reply(text="whole", model=self.name))
+
+    model = CutOnce("unused")
+    assert (await Retrying(Streamed(model, 7.0), 2).answer(ASK)).text == "whole"
+    assert (len(model.seen), len(pauses)) == (2, 1)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_file_decides_whether_answers_are_streamed(stream: bool) -> None:
+    form = FORMS[0]
+    async with model_server() as server:
+        model = open_model(
+            LlmSection(model="a-model", base_url=form.base_url(server.url), stream=stream, max_retries=0)
+        )
+        server.will(streamed(form, ["Twelve ", "metres."]) if stream else whole(form, "Twelve metres."))
+        assert (await model.answer(ASK)).text == "Twelve metres."
+        assert server.asked[0].body.get("stream", False) is stream
+        await model.close()
 
 
 async def test_fallback_names_who_answered() -> None:
