@@ -5,6 +5,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 
@@ -261,6 +262,7 @@ class Tables:
         self.sealed: list[tuple[int, str]] = []
         self.accepted: set[Key] = set()
         self.told_to_cancel: set[Key] = set()
+        self.dossiers: dict[Key, Any] = {}
 
     def number(self) -> int:
         """The next number of the one sequence; never given twice."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from agent2389.ledger.dossier import Dossier
 from agent2389.ledger.fleet import AgentRecord, Beat, BeatReply
 from agent2389.ledger.records import (
     Blob,
@@ -39,6 +40,11 @@ class Ledger(Protocol):
     @property
     def tenant(self) -> str:
         """The tenant of this login."""
+        ...
+
+    @property
+    def dossier(self) -> Dossier:
+        """What the agents of a job write down for one another."""
         ...
 
     def expect_chores(self, intervals: Mapping[str, float]) -> None:

@@ -9,8 +9,10 @@ import msgspec
 
 from agent2389.errors import NotFound
 from agent2389.ledger import queries
+from agent2389.ledger.dossier import Dossier
 from agent2389.ledger.fleet import AgentRecord, Beat, BeatReply
 from agent2389.ledger.migrate import LEDGER_VERSION
+from agent2389.ledger.postgres_dossier import PostgresDossier
 from agent2389.ledger.postgres_session import Session, check_version
 from agent2389.ledger.records import (
     FIRST_VERIFICATION_SLOT,
@@ -62,6 +64,7 @@ class PostgresLedger:
         self._work = work
         self._beat = beat
         self._rest = rest
+        self.dossier: Dossier = PostgresDossier(rest)
         self._identity = identity
         self._lease = lease_seconds
         self._chores: dict[str, float] = {}
