@@ -1,4 +1,4 @@
-"""The dossier of a job as the rest of the house sees it: sources, citations and requirements, and their port."""
+"""The dossier of a job: its sources, citations and requirements as records, and the port to them."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -87,7 +87,7 @@ class RequirementChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
 
 
 class Edited(msgspec.Struct, frozen=True):
-    """``ok``, ``already`` (it reads like that) or ``stale`` (somebody else edited it); and how it reads now."""
+    """``ok``, ``already`` (it reads like that) or ``stale`` (somebody edited it); and how it reads now."""
 
     verdict: str
     requirement: Requirement
