@@ -6,6 +6,7 @@ from typing import Any
 from agent2389.config.model import AgentConfiguration, ToolEntry
 from agent2389.errors import ConfigurationError
 from agent2389.tools.dev import DevToolkit
+from agent2389.tools.graph import GraphToolkit
 from agent2389.tools.http_request import HttpToolkit
 from agent2389.tools.mcp_toolkit import McpToolkit
 from agent2389.tools.port import Toolkit, ToolSettings
@@ -22,6 +23,7 @@ CONFIGURED: Mapping[str, Callable[[ToolSettings], Toolkit]] = {
     "http": HttpToolkit,
     "s3": S3Toolkit,
     "dev": DevToolkit,
+    "neo4j": GraphToolkit,
 }
 
 
