@@ -47,6 +47,7 @@ async def pin(path: Path | None, *, server: str | None, as_json: bool) -> None:
 
     Descriptions go to standard error (or into ``--json``): they are what the pin vouches for.
     """
+    configure_logging("critical")  # what a server says must not end up among the pins
     configuration = load_agent(path or find_file(os.environ)).configuration
     names = [name for name in server_tables(configuration) if server in (None, name)]
     if not names:

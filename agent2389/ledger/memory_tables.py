@@ -5,6 +5,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 
@@ -270,6 +271,7 @@ class Tables:
         self.accepted: set[Key] = set()
         self.told_to_cancel: set[Key] = set()
         self.journal = JournalTables()
+        self.dossiers: dict[Key, Any] = {}
 
     def number(self) -> int:
         """The next number of the one sequence; never given twice."""

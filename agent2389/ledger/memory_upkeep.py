@@ -169,6 +169,7 @@ def _bury(tables: Tables, keep_days: float) -> None:
         tables.tombstones[key] = Tombstone(job.new.content_hash, job.ended, tables.now())
         tables.accepted.discard(key)
         tables.finals.pop(key, None)
+        tables.dossiers.pop(key, None)
         if (key[0], "result", (key[1],)) in tables.board:
             show_on_board(tables, key[0], "result", (key[1],), None)
         for task in tables.tasks_of(*key):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from agent2389.ledger.dossier import Dossier
 from agent2389.ledger.fleet import AgentRecord, Beat, BeatReply
 from agent2389.ledger.journal import Journal
 from agent2389.ledger.records import (
@@ -41,6 +42,11 @@ class Ledger(Journal, Protocol):
     @property
     def tenant(self) -> str:
         """The tenant of this login."""
+        ...
+
+    @property
+    def dossier(self) -> Dossier:
+        """What the agents of a job write down for one another."""
         ...
 
     def expect_chores(self, intervals: Mapping[str, float]) -> None:

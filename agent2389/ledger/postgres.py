@@ -9,8 +9,10 @@ import msgspec
 
 from agent2389.errors import NotFound
 from agent2389.ledger import queries
+from agent2389.ledger.dossier import Dossier
 from agent2389.ledger.fleet import AgentRecord, Beat, BeatReply
 from agent2389.ledger.migrate import LEDGER_VERSION
+from agent2389.ledger.postgres_dossier import PostgresDossier
 from agent2389.ledger.postgres_effects import PostgresJournal
 from agent2389.ledger.postgres_session import Session, check_version
 from agent2389.ledger.records import (
@@ -64,6 +66,7 @@ class PostgresLedger(PostgresJournal):
         self._work = work
         self._beat = beat
         self._rest = rest
+        self.dossier: Dossier = PostgresDossier(rest)
         self._identity = identity
         self._lease = lease_seconds
         self._chores: dict[str, float] = {}
@@ -72,8 +75,7 @@ class PostgresLedger(PostgresJournal):
     async def open(cls, dsn: str, *, lease_seconds: float = 30.0, role: str | None = None) -> Self:
         """Connect and check the schema's version.
 
-        ``role`` is taken on by SET ROLE (direct DSNs only). Raises ``Unreachable``,
-        ``NotAllowed``, ``ConfigurationError`` (schema missing or too old).
+        ``role`` is taken on by SET ROLE. Raises ``Unreachable``, ``NotAllowed``, ``ConfigurationError``.
         """
         work, beat, rest = (Session(dsn, role=role) for _ in range(3))
         try:
@@ -90,7 +92,7 @@ class PostgresLedger(PostgresJournal):
         return self._identity.tenant or ""
 
     def expect_chores(self, intervals: Mapping[str, float]) -> None:
-        """The chores, with their intervals in seconds, whose lateness the beat reports."""
+        """The chores (seconds between runs) whose lateness the beat reports."""
         self._chores = dict(intervals)
 
     async def check(self) -> None:

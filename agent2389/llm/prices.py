@@ -2,7 +2,7 @@
 
 import structlog
 
-from agent2389.config.model import LlmSection, Price, PricesSection
+from agent2389.config.model import Endpoint, LlmSection, Price, PricesSection
 from agent2389.llm.messages import Reply, Request, TokenUsage
 from agent2389.llm.port import Model
 from agent2389.llm.pricing import cost_usd, look_up
@@ -20,7 +20,8 @@ class Prices:
     def __init__(self, section: PricesSection, llm: LlmSection) -> None:
         self._unknown_counts_zero = section.unknown == "zero"
         self._models = dict(section.models)
-        for endpoint in (llm, *llm.endpoints.values()):
+        priced: tuple[LlmSection | Endpoint, ...] = (llm, *llm.endpoints.values())
+        for endpoint in priced:
             read, written = endpoint.price_per_million_input_usd, endpoint.price_per_million_output_usd
             if read is not None and written is not None:
                 self._models.setdefault(endpoint.model, Price(input=read, output=written))

@@ -1,15 +1,17 @@
 """Toolkits that read settings, and what the agent's file says about each."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from agent2389.config.model import AgentConfiguration, ToolEntry
 from agent2389.errors import ConfigurationError
 from agent2389.tools.dev import DevToolkit
+from agent2389.tools.graph import GraphToolkit
 from agent2389.tools.http_request import HttpToolkit
 from agent2389.tools.mcp_toolkit import McpToolkit
 from agent2389.tools.port import Toolkit, ToolSettings
 from agent2389.tools.s3 import S3Toolkit
+from agent2389.tools.third_party import installed, make_third_party
 from agent2389.tools.todo import TodoToolkit
 from agent2389.tools.web import WebToolkit
 
@@ -17,37 +19,39 @@ MCP = "mcp"
 """In ``toolkits`` it stands for all of ``[toolkit_config.mcp.servers]``; one of them is ``mcp.NAME``."""
 
 
-class ConfiguredToolkit(Toolkit, Protocol):
-    """A toolkit whose settings can be checked without opening anything."""
-
-    def check(self) -> None:
-        """Raise ``ConfigurationError`` for mistakes in the file."""
-        ...
-
-
-CONFIGURED: Mapping[str, Callable[[ToolSettings], ConfiguredToolkit]] = {
+CONFIGURED: Mapping[str, Callable[[ToolSettings], Toolkit]] = {
     "web": WebToolkit,
     "http": HttpToolkit,
     "s3": S3Toolkit,
     "dev": DevToolkit,
     "todo": TodoToolkit,
+    "neo4j": GraphToolkit,
 }
 
 
-def make_configured(name: str, configuration: AgentConfiguration) -> ConfiguredToolkit | None:
-    """The toolkit ``name`` with its settings; ``None`` when it is none of these."""
+def make_configured(name: str, configuration: AgentConfiguration) -> Toolkit | None:
+    """The toolkit ``name`` with its settings, ours before one of another package; ``None``: there is none.
+
+    Raises ``ConfigurationError`` when the other package is broken.
+    """
     if name.startswith(f"{MCP}."):
         server = name.removeprefix(f"{MCP}.")
         values = server_tables(configuration).get(server)
         proxy = configuration.network.proxy
         return None if values is None else McpToolkit(server, ToolSettings(values=values, proxy=proxy))
     make = CONFIGURED.get(name)
-    return None if make is None else make(settings_for(name, configuration))
+    if make is None:
+        return make_third_party(name, _settings({name}, name, configuration))
+    return make(settings_for(name, configuration))
 
 
 def settings_for(name: str, configuration: AgentConfiguration) -> ToolSettings:
     """``[toolkit_config.NAME]`` and over it the ``[tools]`` entries of that toolkit's tools."""
     own = {tool.name for tool in CONFIGURED[name](ToolSettings()).tools()} | {name}
+    return _settings(own, name, configuration)
+
+
+def _settings(own: set[str], name: str, configuration: AgentConfiguration) -> ToolSettings:
     entries = [entry for entry in configuration.tools if entry.name in own]
     values: dict[str, Any] = dict(configuration.toolkit_config.get(name, {}))
     for entry in entries:
@@ -81,13 +85,15 @@ def optional_servers(configuration: AgentConfiguration) -> list[str]:
 def mistakes(configuration: AgentConfiguration) -> list[str]:
     """One line for each toolkit of the file whose settings are wrong; opens nothing."""
     names = [name for name in CONFIGURED if _is_used(name, configuration)]
+    named = (*configuration.toolkits, *(entry.name for entry in configuration.tools))
+    names += [name for name in dict.fromkeys(named) if name in installed() and name not in CONFIGURED]
     lines = []
     for name in [*names, *(f"{MCP}.{server}" for server in server_tables(configuration))]:
-        toolkit = make_configured(name, configuration)
-        assert toolkit is not None
         try:
-            if name.startswith(MCP) or not toolkit.missing():
-                toolkit.check()
+            toolkit = make_configured(name, configuration)
+            check = getattr(toolkit, "check", None)
+            if toolkit is not None and check is not None and (name.startswith(MCP) or not toolkit.missing()):
+                check()
         except ConfigurationError as error:
             lines.append(f"{error}" + (f" ({error.hint})" if error.hint else ""))
     return lines

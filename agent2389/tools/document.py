@@ -90,7 +90,7 @@ class Parsed(msgspec.Struct, frozen=True):
 
 
 async def _extract(arguments: Mapping[str, Any], scope: TaskScope) -> ToolOutput:
-    parsed = await _parse(scope.workspace, arguments["path"], arguments.get("pages"))
+    parsed = await parse_document(scope.workspace, arguments["path"], arguments.get("pages"))
     if parsed.error is not None:
         return ToolOutput(text=f"document rejected: {parsed.error}", failed=True)
     if not parsed.text.strip():
@@ -101,7 +101,7 @@ async def _extract(arguments: Mapping[str, Any], scope: TaskScope) -> ToolOutput
 
 
 async def _info(arguments: Mapping[str, Any], scope: TaskScope) -> ToolOutput:
-    parsed = await _parse(scope.workspace, arguments["path"], "1")
+    parsed = await parse_document(scope.workspace, arguments["path"], "1")
     if parsed.error is not None:
         return ToolOutput(text=f"document rejected: {parsed.error}", failed=True)
     return ToolOutput(
@@ -111,7 +111,8 @@ async def _info(arguments: Mapping[str, Any], scope: TaskScope) -> ToolOutput:
     )
 
 
-async def _parse(root: Path, name: str, pages: str | None) -> Parsed:
+async def parse_document(root: Path, name: str, pages: str | None) -> Parsed:
+    """Text and facts of a document in the workspace; what cannot be read has ``error``. Raises nothing."""
     try:
         content = await asyncio.to_thread(_load, root, name)
     except NameRefused as refused:

@@ -72,7 +72,8 @@ class McpConnection:
     @property
     def alive(self) -> bool:
         """Whether the connection was opened and has not ended."""
-        return self._task is not None and not self._task.done() and self._client is not None
+        running = self._task is not None and not self._task.done()
+        return running and self._client is not None and not self._end.is_set()
 
     async def open(self) -> None:
         """Connect and shake hands. Raises ``ToolFailed``."""
@@ -163,6 +164,7 @@ class McpConnection:
             self._environ,
             cwd=Path(settings.cwd) if settings.cwd else None,
             max_bytes=settings.max_bytes,
+            on_end=self._end.set,
         )
 
     async def _live(self, ready: asyncio.Future[Client]) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,12 @@ async def child_process(
     *,
     cwd: Path | None,
     max_bytes: int,
+    on_end: Callable[[], None],
 ) -> AsyncGenerator[Streams]:
     """Start a server on pipes; its whole process group ends with this context, and with our death.
 
-    The SDK's own transport buffers a line without end and leaves the child alone when we are killed.
+    ``on_end`` is called when nothing more can come from it. The SDK's own transport buffers a line
+    without end and leaves the child alone when we are killed.
     Raises ``OSError`` when the program cannot be started.
     """
     inherited = {key: os.environ[key] for key in INHERITED if key in os.environ}
@@ -60,6 +62,7 @@ async def child_process(
         asyncio.create_task(_write(process, from_session), name=f"mcp.{name}.write"),
         asyncio.create_task(_log_errors(name, process), name=f"mcp.{name}.errors"),
     ]
+    tasks[0].add_done_callback(lambda _: on_end())
     try:
         yield from_server, to_server
     finally:

@@ -83,7 +83,11 @@ class ToolSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Toolkit(Protocol):
-    """A coherent bundle of tools."""
+    """A coherent bundle of tools.
+
+    One with settings may also have ``check()``: raise ``ConfigurationError`` for mistakes in the file
+    and look at nothing else, so that ``agent2389 validate`` can tell them.
+    """
 
     @property
     def name(self) -> str:

@@ -11,7 +11,9 @@ import structlog
 
 from agent2389.config.model import AgentConfiguration
 from agent2389.errors import Agent2389Error, InputRefused
+from agent2389.ledger.dossier import Dossier
 from agent2389.llm.messages import ToolSpec
+from agent2389.tools.citation import CitationToolkit
 from agent2389.tools.configured import (
     CONFIGURED,
     MCP,
@@ -32,6 +34,8 @@ from agent2389.tools.port import (
     ToolSettings,
     Tracking,
 )
+from agent2389.tools.requirements import RequirementsToolkit
+from agent2389.tools.third_party import check_tools, installed
 from agent2389.tools.workspace import WorkspaceToolkit
 from agent2389.wire.limits import read_json
 
@@ -39,6 +43,10 @@ TOOLKITS: Mapping[str, Callable[[], Toolkit]] = {
     "workspace": WorkspaceToolkit,
     "document": DocumentToolkit,
     "echo": EchoToolkit,
+}
+ON_THE_DOSSIER: Mapping[str, Callable[[Dossier | None], Toolkit]] = {
+    "citation": CitationToolkit,
+    "requirements": RequirementsToolkit,
 }
 BUILTIN_TOOLS: Mapping[str, tuple[str, str]] = {
     "file_read": ("workspace", "read_file"),
@@ -57,7 +65,8 @@ def is_known_tool(name: str) -> bool:
 
 def is_known_toolkit(name: str) -> bool:
     """Whether ``toolkits`` may name it."""
-    return name in TOOLKITS or name in CONFIGURED or name == MCP
+    own = name in TOOLKITS or name in ON_THE_DOSSIER or name in CONFIGURED or name == MCP
+    return own or name in installed()
 
 
 class ToolSet:
@@ -67,8 +76,10 @@ class ToolSet:
     ``[tools]`` are required: what fails is in ``unavailable`` and keeps the agent not ready.
     """
 
-    def __init__(self, configuration: AgentConfiguration) -> None:
+    def __init__(self, configuration: AgentConfiguration, dossier: Dossier | None = None) -> None:
+        """``dossier`` is that of the agent's ledger; without one its toolkits answer every call with why."""
         self._configuration = configuration
+        self._dossier = dossier
         self._wanted = dict.fromkeys(_expanded(configuration))
         self._entries = configuration.tools
         self._open: dict[str, Toolkit] = {}
@@ -193,13 +204,14 @@ class ToolSet:
     async def _open_toolkit(self, name: str) -> str | None:
         if name in self._open:
             return None
-        toolkit = self._make(name)
-        if toolkit is None:
-            return "this version has no such toolkit"
-        if (missing := toolkit.missing()) is not None:
-            return missing
         try:
+            toolkit = self._make(name)
+            if toolkit is None:
+                return "this version has no such toolkit"
+            if (missing := toolkit.missing()) is not None:
+                return missing
             await toolkit.open()
+            check_tools(toolkit)
         except Agent2389Error as error:
             return str(error)
         except Exception as error:
@@ -212,6 +224,8 @@ class ToolSet:
     def _make(self, name: str) -> Toolkit | None:
         if name in TOOLKITS:
             return TOOLKITS[name]()
+        if name in ON_THE_DOSSIER:
+            return ON_THE_DOSSIER[name](self._dossier)
         return make_configured(name, self._configuration)
 
     async def _open_entry(self, name: str) -> str | None:
@@ -228,6 +242,10 @@ class ToolSet:
 
     def _add(self, toolkit: str, tool: Tool, *, name: str | None = None) -> None:
         name = name or tool.name
+        if name in self._tools and self._tools[name][0] != toolkit:
+            # The first one stands: a package that comes later must not take the place of ours.
+            self.skipped[f"{toolkit}.{name}"] = f"toolkit {self._tools[name][0]} has a tool of that name"
+            return
         self._tools[name] = (toolkit, tool)
         self._validators[name] = jsonschema_rs.validator_for(tool.parameters, offline=True)
 
@@ -237,6 +255,7 @@ def _toolkit_of(tool: str) -> str | None:
     if is_known_toolkit(tool) or tool.startswith(f"{MCP}."):
         return tool
     made: list[Toolkit] = [make() for make in TOOLKITS.values()]
+    made += [make(None) for make in ON_THE_DOSSIER.values()]
     made += [make(ToolSettings()) for make in CONFIGURED.values()]
     return next((toolkit.name for toolkit in made if tool in {item.name for item in toolkit.tools()}), None)
 

@@ -158,7 +158,7 @@ async def _work(
         intake_connection = await broker.connect(f"{client_id}-intake", manual_acknowledgement=True)
         watch_servers(health, metrics, ledger, connection)
         dispatcher = Dispatcher(ledger, connection)
-        tools = ToolSet(configuration)
+        tools = ToolSet(configuration, ledger.dossier)
         await tools.open()
         stack.push_async_callback(tools.close)
         _watch_tools(health, tools)

@@ -50,8 +50,8 @@ async def test_every_file_loads_and_its_models_open(number: int, tmp_path: Path)
     for name, endpoint in section.endpoints.items():
         assert models.endpoint(name).provider == endpoint.provider
         assert all(models.endpoint(name, other).name == other for other in endpoint.models)
-    for name in section.endpoints.values():
-        assert name.provider == "rehearsal" or name.api_key is not None
+    for endpoint in section.endpoints.values():
+        assert endpoint.provider == "rehearsal" or endpoint.api_key is not None
     await models.close()
 
 

@@ -5,7 +5,8 @@ import secrets
 import asyncpg
 import pytest
 
-from agent2389.errors import ConfigurationError, NotAllowed
+from agent2389.errors import ConfigurationError, NotAllowed, NotFound
+from agent2389.ledger.dossier import RequirementChange
 from agent2389.ledger.migrate import migrate, provision_login, shipped, status
 from agent2389.ledger.postgres import PostgresLedger
 from agent2389.ledger.states import TRANSITIONS
@@ -15,7 +16,7 @@ from tests.support.postgres import Databases
 TABLES = (
     "jobs", "tasks", "results", "job_results", "blobs", "workspaces", "events", "board", "outbox",
     "agents", "intake_rejects", "tombstones", "principals", "meta", "transitions", "upkeep",
-    "approvals", "commands", "pauses",
+    "approvals", "commands", "pauses", "sources", "citations", "requirements",
     "messages", "transcript", "effects", "limits", "spend",
 )  # fmt: skip
 
@@ -212,3 +213,23 @@ async def test_a_claim_costs_the_same_however_long_the_history(
     assert "tasks_pkey" not in json.dumps(plan)
     assert queued < 100 or "tasks_claimable" in json.dumps(plan)
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 60
+
+
+async def test_the_dossier_of_another_tenant_is_out_of_reach(databases: Databases) -> None:
+    name = await databases.new()
+    await provision_login(databases.admin_dsn(name), "mesh_green", "x", tenant="green")
+    own = await PostgresLedger.open(databases.login_dsn(name))
+    green = await PostgresLedger.open(databases.login_dsn(name, "mesh_green", "x"))
+    try:
+        await own.submit(new_job())
+        claim = await claim_one(own, await join(own))
+        await own.dossier.add_requirement(claim.fence.task_id, "It stays secret.")
+        assert await green.dossier.requirements("job-1") == ()
+        with pytest.raises(NotFound):
+            await green.dossier.add_requirement(claim.fence.task_id, "It leaks.")
+        with pytest.raises(NotFound):
+            await green.dossier.edit_requirement(claim.fence.task_id, 1, 1, RequirementChange(status="met"))
+        assert [row.version for row in await own.dossier.requirements("job-1")] == [1]
+    finally:
+        await own.close()
+        await green.close()

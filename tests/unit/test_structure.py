@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -80,12 +81,15 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_help_is_fast() -> None:
-    def once() -> float:
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "agent2389", "--help"], check=True, capture_output=True)
-        return time.perf_counter() - started
+    """Processor time: on an idle machine that is what a person waits, on a busy one nobody's fault."""
 
-    assert min(once() for _ in range(7)) < 0.15
+    def once() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "agent2389", "--help"], check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
+
+    assert min(once() for _ in range(5)) < 0.15
 
 
 def test_no_sdk_is_imported_before_it_is_used() -> None:
