@@ -65,7 +65,7 @@ async def mesh(folder: Path, broker: Guarded, dsn: str) -> AsyncIterator[dict[st
             environ = {**shared, "MQTT_USERNAME": name, "MQTT_PASSWORD": broker.passwords[name]}
             arguments = ["ops"] if name == "ops" else ["run", str(folder / f"{name}.toml")]
             running[name] = Process(name, arguments, environ, folder / f"{name}.log")
-            stack.callback(lambda popen: popen.poll() is None and popen.kill(), running[name].popen)
+            stack.callback(running[name].popen.kill)
         try:
             for process in running.values():
                 await until(lambda: process.told("runs") or process.popen.poll() is not None, 40)
@@ -121,7 +121,7 @@ async def test_the_document_job_on_a_guarded_broker(kind: str, tmp_path: Path, d
 
         # 2389 envelopes reach the agent, its answer the conversation.
         await client.subscribe("/conversations/talk-1/+")
-        envelope = {
+        envelope: dict[str, Any] = {
             "task_id": "5f0c2f4e-3d3c-4d64-9d52-0e7c0f3b6c11",
             "conversation_id": "talk-1",
             "topic": "/control/agents/writer/input",
