@@ -35,6 +35,11 @@ class Announcer:
         self.state = AgentState.STARTING
         self.load = Load(0, 0)
 
+    @property
+    def probe_topic(self) -> str:
+        """Where this process speaks to itself."""
+        return self._topics.probe(self._configuration.agent.id, self._incarnation)
+
     def will(self) -> Message:
         """FR-004: what the broker publishes when this connection dies."""
         return self._status("unavailable")

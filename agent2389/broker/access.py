@@ -2,8 +2,9 @@
 
 The ledger decides what happens to work; this table only keeps strangers and talked-into models
 from speaking in somebody else's name. Agents share the board (``open``, ``claims``, ``results``,
-``events``, presence), because each of them does the mesh's chores; what an agent says about
-itself and what it takes as its own input is its login's alone.
+``approvals``, presence), because each of them does the mesh's chores: what the broker lost is sent
+again, what nobody knows is cleared. What an agent says about itself and what it takes as its own
+input is its login's alone.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from agent2389.wire.topics import (
     BROKER_STATISTICS,
     MeshTopics,
     agent_bound,
-    conversation,
+    conversation_filter,
     protocol_digests,
     protocol_input,
     protocol_status,
@@ -52,6 +53,7 @@ class Reach(StrEnum):
     NONE = "-"
     OWN = "own"
     FOREIGN = "foreign"
+    OWN_AND_FOREIGN = "own, foreign"
     ANY = "any"
 
 
@@ -101,7 +103,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
 def _pools(scope: Scope) -> tuple[str, ...]:
     """What stands in place of a capability: the pools, and the agents' own names."""
-    if scope.agents == (ANY,):
+    if ANY in scope.agents:
         return (ANY,)
     return (*scope.capabilities, *(agent_bound(agent) for agent in scope.agents))
 
@@ -146,19 +148,19 @@ RULES: tuple[Rule, ...] = (
     Rule(
         kind="wake/{capability}",
         filters=lambda topics, scope: tuple(topics.wake(pool) for pool in _pools(scope)),
-        agent=Access(read=Reach.OWN, write=Reach.ANY),
+        agent=Access(read=Reach.OWN_AND_FOREIGN, write=Reach.ANY),
     ),
     Rule(
         kind="open/{capability}/{task_id}/{epoch}",
         filters=_below(lambda topics: topics.board_filters()[0]),
-        agent=WRITES,
+        agent=BOTH,
     ),
     Rule(
         kind="claims/{task_id}/{epoch}",
         filters=_below(lambda topics: topics.board_filters()[1]),
-        agent=WRITES,
+        agent=BOTH,
     ),
-    Rule(kind="results/{job_id}", filters=_below(MeshTopics.result_filter), agent=WRITES, producer=READS),
+    Rule(kind="results/{job_id}", filters=_below(MeshTopics.result_filter), agent=BOTH, producer=READS),
     Rule(
         kind="events/{job_id}",
         filters=_below(lambda topics: topics.event(ANY)),
@@ -168,12 +170,18 @@ RULES: tuple[Rule, ...] = (
     Rule(
         kind="agents/{agent_id}/{incarnation}/status",
         filters=_below(MeshTopics.presence_filter),
-        agent=WRITES,
+        agent=BOTH,
     ),
     Rule(
         kind="agents/{agent_id}/{incarnation}/probe",
         filters=lambda topics, scope: tuple(topics.probe_filter(agent) for agent in scope.agents),
         agent=BOTH_OWN,
+        operator=BOTH,
+    ),
+    Rule(
+        kind="agents/reconcile/{name}/probe",
+        filters=_below(lambda topics: topics.reconcile_probe(ANY)),
+        agent=BOTH,
         operator=BOTH,
     ),
     Rule(
@@ -183,7 +191,7 @@ RULES: tuple[Rule, ...] = (
         operator=BOTH,
     ),
     Rule(
-        kind="approvals/{approval_id}", filters=_below(lambda topics: topics.approval(ANY)), agent=WRITES
+        kind="approvals/{approval_id}", filters=_below(lambda topics: topics.approval(ANY)), agent=BOTH
     ),
     Rule(
         kind="approvals/{approval_id}/answer",
@@ -214,7 +222,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         kind="/conversations/{conversation_id}/{agent_id}",
-        filters=_of_agents(lambda agent: conversation(ANY, agent)),
+        filters=_of_agents(conversation_filter),
         agent=Access(read=Reach.FOREIGN, write=Reach.ANY),
         foreign=WRITES_OWN,
         producer=READS,
@@ -252,6 +260,9 @@ def grants(identity: Identity, *, foreign: tuple[str, ...] = ()) -> tuple[Grant,
         Reach.NONE: Scope((), ()),
         Reach.OWN: identity.scope,
         Reach.FOREIGN: Scope(foreign, ()),
+        Reach.OWN_AND_FOREIGN: Scope(
+            tuple(dict.fromkeys((*identity.scope.agents, *foreign))), identity.scope.capabilities
+        ),
         Reach.ANY: Scope(),
     }
     rights: dict[str, tuple[bool, bool]] = {}

@@ -45,10 +45,18 @@ class BrokerAddress(msgspec.Struct, frozen=True, kw_only=True):
                 context.load_cert_chain(self.client_cert, self.client_key)
         except (OSError, ssl.SSLError) as error:
             raise ConfigurationError(
-                f"the broker's certificates cannot be used: {error}",
-                hint="check mqtt.ca_file, mqtt.client_cert and mqtt.client_key",
+                f"the certificates for the broker cannot be used: {self._why(error)}",
+                hint="check mqtt.ca_file, mqtt.client_cert and mqtt.client_key (AGENT2389_CA_FILE and so on)",
             ) from None
         return context
+
+    def _why(self, error: OSError) -> str:
+        """OpenSSL does not say which file it means."""
+        for path in (self.ca_file, self.client_cert, self.client_key):
+            if path is not None and not path.is_file():
+                return f"there is no file {path}"
+        names = ", ".join(str(path) for path in (self.ca_file, self.client_cert, self.client_key) if path)
+        return f"{error} ({names})"
 
 
 def parse_broker_url(

@@ -6,14 +6,16 @@ from typing import Any
 
 import msgspec
 
-from agent2389.broker.access import PURPOSES, Grant, Identity, grants
+from agent2389.broker.access import PURPOSES, Grant, Identity, Role, grants
 from agent2389.broker.passwords import Hash
+from agent2389.wire.topics import BROKER_STATISTICS
 
 CONFIGURATION, ACL, PASSWORDS = "mosquitto.conf", "acl", "passwords"
 DYNAMIC_SECURITY = "dynamic-security.json"
 ADMINISTRATOR = "admin"
 """The login for ``mosquitto_ctrl``, with dynamic security only."""
 _CONTROL = "$CONTROL/dynamic-security/#"
+_SUBSCRIBE_WIDELY = (Role.OPS, Role.MONITOR, Role.OPERATOR)
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,8 +49,8 @@ def render_dynamic_security(
 ) -> str:
     """The state of Mosquitto's dynamic security plugin: one role for each login.
 
-    Subscriptions that reach beyond the login's rights are refused there, while an ACL file grants them
-    and delivers only what may be read.
+    An ACL file grants every subscription and delivers only what may be read; here only roles that look
+    over everything may subscribe so, others are told at once that a filter goes beyond their rights.
     """
     clients, roles = [], []
     for identity in identities:
@@ -56,6 +58,8 @@ def render_dynamic_security(
         acls = [
             entry for grant in grants(identity, foreign=foreign) for entry in _entries(grant)
         ]
+        if identity.role in _SUBSCRIBE_WIDELY:
+            acls += [_entry("subscribePattern", topic_filter) for topic_filter in ("#", BROKER_STATISTICS)]
         roles.append({"rolename": identity.login, "acls": acls})
     if ADMINISTRATOR in hashes:
         everything = Grant(_CONTROL, read=True, write=True)
@@ -90,9 +94,11 @@ def _entries(grant: Grant) -> list[dict[str, Any]]:
     kinds = ["publishClientSend"] if grant.write else []
     if grant.read:
         kinds += ["publishClientReceive", "subscribePattern"]
-    return [
-        {"acltype": kind, "topic": grant.topic_filter, "priority": 0, "allow": True} for kind in kinds
-    ]
+    return [_entry(kind, grant.topic_filter) for kind in kinds]
+
+
+def _entry(kind: str, topic_filter: str) -> dict[str, Any]:
+    return {"acltype": kind, "topic": topic_filter, "priority": 0, "allow": True}
 
 
 def render_configuration(layout: Layout) -> str:

@@ -23,6 +23,7 @@ from agent2389.broker.port import (
     Hook,
     Message,
 )
+from agent2389.broker.troubles import explain
 from agent2389.errors import Agent2389Error, Unreachable
 
 KEEPALIVE_SECONDS = 30
@@ -55,6 +56,9 @@ class MqttBroker:
         self.settled = False
         """Whether a connection was complete once: the version is known then, a later failure says nothing."""
 
+        self.told = ""
+        """The last failure that was logged, empty since a connection was complete."""
+
     async def connect(
         self, client_id: str, *, will: Message | None = None, manual_acknowledgement: bool = False
     ) -> Connection:
@@ -69,6 +73,16 @@ class MqttBroker:
         for connection in reversed(self._connections):
             await connection.stop()
         self._connections.clear()
+
+    def tell(self, reason: str, client_id: str, *, was_connected: bool) -> None:
+        """Log why a connection ended; all connections fail for the same reason again and again: once."""
+        if was_connected:
+            log.warning("broker connection lost", client_id=client_id, reason=reason)
+        elif reason != self.told:
+            self.told = reason
+            trouble = explain(reason, tls=self._address.tls)
+            write = log.error if trouble.lasting else log.warning
+            write(trouble.what, broker=str(self._address), reason=reason, hint=trouble.hint)
 
     def new_client(self, client_id: str, will: Message | None) -> CheckedClient:
         """A client for one connection, never used twice."""
@@ -101,6 +115,7 @@ class MqttConnection:
         self._routes: dict[str, tuple[Handler, int]] = {}
         self._hooks: list[Hook] = []
         self._client: CheckedClient | None = None
+        self._last_settled: CheckedClient | None = None
         self._ready = asyncio.Event()
         self._reconnects = -1
         self._last_error: str | None = None
@@ -207,7 +222,7 @@ class MqttConnection:
             if _number(getattr(cause, "rc", None)) == _TAKEN_OVER:
                 log.error("another process uses this client id", client_id=self._client_id)
                 pause = TAKEN_OVER_PAUSE
-            log.warning("broker connection lost", client_id=self._client_id, reason=self._last_error)
+            self._broker.tell(self._last_error, self._client_id, was_connected=client is self._last_settled)
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter
 
     async def _live(self, client: CheckedClient) -> None:
@@ -227,8 +242,9 @@ class MqttConnection:
         self._last_error = None
         for topic_filter, (_, qos) in list(self._routes.items()):
             await self._subscribe(client, topic_filter, qos)
-        self._client = client
+        self._client = self._last_settled = client
         self._broker.settled = True
+        self._broker.told = ""
         self._reconnects += 1
         for topic_filter, (_, qos) in list(self._routes.items()):
             if topic_filter not in client.granted:

@@ -77,7 +77,7 @@ class CheckedClient(aiomqtt.Client):
         if code.is_failure:
             raise PublishRefused(
                 f"the broker refuses to publish on {message.topic}: {code}",
-                hint="check the broker's ACL and limits",
+                hint="give the login this right (compare `agent2389 broker acl`), or raise the broker's limits",
             )
 
     def fail_pending(self, reason: str) -> None:

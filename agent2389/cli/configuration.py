@@ -64,7 +64,7 @@ def _online(loaded: Loaded) -> "list[Finding]":
     from agent2389.telemetry.logs import configure_logging  # noqa: PLC0415 - only --online needs them
     from agent2389.wiring.online import findings  # noqa: PLC0415
 
-    configure_logging("error")
+    configure_logging("critical")  # findings say the same and more
     return asyncio.run(findings(loaded))
 
 

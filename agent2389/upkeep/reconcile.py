@@ -146,7 +146,7 @@ class Reconciler:
         return len(gone)
 
     async def _heard(self, filters: Collection[str]) -> dict[str, bytes]:
-        return await heard(self._connection, tuple(filters), self._topics.probe("reconcile", self._name))
+        return await heard(self._connection, tuple(filters), self._topics.reconcile_probe(self._name))
 
     def _by_topic(self, rows: Sequence[ShownTopic]) -> dict[str, ShownTopic]:
         return {board_topic(self._ledger.tenant, row.kind, row.key): row for row in rows}

@@ -94,6 +94,10 @@ class MeshTopics(msgspec.Struct, frozen=True):
         """Self-test of one process with a nonce."""
         return self._below("agents", agent_id, incarnation, "probe")
 
+    def reconcile_probe(self, name: str) -> str:
+        """Where whoever compares board and broker hears itself after what the broker retains."""
+        return self.probe("reconcile", name)
+
     def control(self, agent_id: str) -> str:
         """Hints from an operator; the truth is the ledger's."""
         return self._below("control", agent_id)

@@ -20,7 +20,7 @@ from agent2389.agent.presence import Announcer
 from agent2389.agent.routing import JournaledModel
 from agent2389.agent.task import TaskRun
 from agent2389.agent.worker import Worker
-from agent2389.broker.port import Delivery, Message
+from agent2389.broker.reach import echo
 from agent2389.config.model import AgentConfiguration
 from agent2389.config.profiles import load_profiles
 from agent2389.errors import ConfigurationError, ModelFailed, RunFailed, Unreachable
@@ -40,7 +40,6 @@ from agent2389.upkeep.accept import accept_document
 from agent2389.upkeep.dispatch import Dispatcher
 from agent2389.upkeep.intake import Intake
 from agent2389.wire.names import new_uuid7
-from agent2389.wire.topics import MeshTopics
 from agent2389.wiring.counting import CountingObserver
 from agent2389.wiring.servers import (
     check_mesh,
@@ -54,7 +53,7 @@ from agent2389.wiring.servers import (
 
 DEFAULT_PORT = 8080
 VERIFY_PAUSE = 5.0
-SELF_TEST_SECONDS = 2.0
+SELF_TEST_SECONDS = 5.0
 FIRST_CONNECT_SECONDS = 3.0
 EXECUTE_SECONDS = 300.0
 
@@ -170,7 +169,7 @@ async def _work(
             # Without a broker the agent works all the same: it claims by polling.
             await connection.wait_connected(FIRST_CONNECT_SECONDS)
             await check_mesh(connection, ledger)
-            await _self_test(connection, MeshTopics(ledger.tenant).probe(configuration.agent.id, incarnation))
+            await echo(connection, announcer.probe_topic, seconds=SELF_TEST_SECONDS)
         if tools.unavailable:
             process.waiting_for = "; ".join(f"{name}: {why}" for name, why in tools.unavailable.items())
             await process.stop.wait()
@@ -308,25 +307,3 @@ async def _verify(model: Model, tell: Any) -> None:
             await asyncio.sleep(VERIFY_PAUSE)
             continue
         return
-
-
-async def _self_test(connection: Any, topic: str) -> None:
-    """Publish a nonce and read it back: a denied subscription or publish shows no error otherwise."""
-    nonce = new_uuid7().encode()
-    heard = asyncio.Event()
-
-    async def on_probe(delivery: Delivery) -> None:
-        if delivery.payload == nonce:
-            heard.set()
-
-    await connection.subscribe(topic, on_probe)
-    await connection.publish(Message(topic, nonce))
-    try:
-        async with asyncio.timeout(SELF_TEST_SECONDS):
-            await heard.wait()
-    except TimeoutError:
-        raise Unreachable(
-            "broker", "the broker does not deliver to us what we publish", hint="check its ACL"
-        ) from None
-    finally:
-        await connection.unsubscribe(topic)

@@ -10,9 +10,13 @@ from agent2389.config.load import Loaded, require_key
 from agent2389.config.model import AgentConfiguration
 from agent2389.errors import Agent2389Error, ConfigurationError, Unreachable
 from agent2389.ledger.postgres import PostgresLedger
+from agent2389.wire.names import new_uuid7
+from agent2389.wire.topics import MeshTopics
 from agent2389.wiring.servers import broker_address
 
 CONNECT_SECONDS = 6.0
+BROKER_SECONDS = 3.5
+"""Leaves time for the message to ourselves."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -30,7 +34,8 @@ class Finding(msgspec.Struct, frozen=True):
 async def findings(loaded: Loaded) -> list[Finding]:
     """Try the broker with its credentials, the ledger with its login, and look for the model's key.
 
-    All at once; takes at most about six seconds. Nothing is published or written.
+    All at once; takes at most about six seconds. Nothing is written, and nothing published but one
+    message to ourselves on a topic that nobody else listens to.
     """
     configuration = loaded.configuration
 
@@ -59,7 +64,12 @@ async def _error_of(check: Callable[[], Awaitable[None]]) -> Agent2389Error | No
 
 async def _broker(configuration: AgentConfiguration) -> None:
     production = configuration.environment == "production"
-    await reach(broker_address(configuration.mqtt, production=production), seconds=CONNECT_SECONDS - 1)
+    agent = configuration.agent
+    await reach(
+        broker_address(configuration.mqtt, production=production),
+        seconds=BROKER_SECONDS,
+        probe=MeshTopics(agent.tenant).probe(agent.id, new_uuid7()),
+    )
 
 
 async def _ledger(configuration: AgentConfiguration) -> None:
