@@ -2,13 +2,20 @@
 
 import sys
 
-from agent2389.cli import declared_files, declared_jobs, declared_mesh, declared_proving, declared_router
+from agent2389.cli import (
+    declared_broker,
+    declared_files,
+    declared_jobs,
+    declared_mesh,
+    declared_proving,
+    declared_router,
+)
 from agent2389.cli.app import Globals, app
 from agent2389.errors import Agent2389Error
 
 __all__ = ["VERBS", "app", "main"]
 
-VERBS = (declared_mesh, declared_jobs, declared_files, declared_router, declared_proving)
+VERBS = (declared_mesh, declared_jobs, declared_files, declared_router, declared_broker, declared_proving)
 """Importing them put the verbs on the tree."""
 
 
