@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from agent2389.cli import output
+from agent2389.cli.chains import agent_links, instruction_of
 from agent2389.cli.client import Client, connected
 from agent2389.errors import Agent2389Error, InputRefused
 
@@ -49,11 +50,16 @@ async def submit(
     budget: float | None,
     route: str | None,
     strategy: str | None = None,
+    next_agents: Sequence[str] = (),
+    tool: str | None = None,
+    tool_params: str | None = None,
+    conversation_id: str | None = None,
     wait: bool,
     as_json: bool,
 ) -> None:
     """Submit a job, and with ``wait`` follow it to its end."""
-    document: dict[str, Any] = {"instruction": text}
+    instruction = instruction_of(text, tool, read_option("--tool-params", tool_params))
+    document: dict[str, Any] = {"instruction": instruction}
     names = [name.strip() for name in (route or "").split(",") if name.strip()]
     if names:
         capability = capability or names.pop(0)
@@ -61,14 +67,15 @@ async def submit(
         document["routing"] = {"strategy": "fixed"}
     if strategy:
         document["routing"] = {"strategy": strategy}
-    if capability:
-        document["capability"] = capability
-    if agent:
-        document["agent"] = agent
-    if input_json is not None:
-        document["input"] = _json(input_json)
-    if budget is not None:
-        document["budget"] = {"cost_usd": budget}
+    given = {
+        "next": agent_links(next_agents, text),
+        "conversation_id": conversation_id,
+        "capability": capability,
+        "agent": agent,
+        "input": read_option("--input", input_json),
+        "budget": {"cost_usd": budget} if budget is not None else None,
+    }
+    document |= {key: value for key, value in given.items() if value not in (None, "")}
     async with connected(api) as client:
         if files:
             document["files"] = [await _file(client, path) for path in files]
@@ -285,8 +292,11 @@ async def _file(client: Client, path: Path) -> dict[str, Any]:
     return {"name": path.name, "media_type": media_type, "sha256": digest}
 
 
-def _json(text: str) -> Any:
+def read_option(name: str, text: str | None) -> Any:
+    """The JSON value of an option; ``None`` when it is absent. Raises ``InputRefused``."""
+    if text is None:
+        return None
     try:
         return json.loads(text)
     except ValueError as error:
-        raise InputRefused("malformed", f"--input is not JSON: {error}") from None
+        raise InputRefused("malformed", f"{name} is not JSON: {error}") from None

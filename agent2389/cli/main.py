@@ -4,6 +4,7 @@ import sys
 
 from agent2389.cli import (
     declared_broker,
+    declared_bus,
     declared_files,
     declared_fleet,
     declared_jobs,
@@ -22,6 +23,7 @@ VERBS = (
     declared_jobs,
     declared_people,
     declared_fleet,
+    declared_bus,
     declared_files,
     declared_router,
     declared_proving,

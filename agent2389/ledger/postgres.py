@@ -14,6 +14,7 @@ from agent2389.ledger.fleet import AgentRecord, Beat, BeatReply
 from agent2389.ledger.migrate import LEDGER_VERSION
 from agent2389.ledger.postgres_dossier import PostgresDossier
 from agent2389.ledger.postgres_effects import PostgresJournal
+from agent2389.ledger.postgres_people import PostgresPeople
 from agent2389.ledger.postgres_session import Session, check_version
 from agent2389.ledger.records import (
     FIRST_VERIFICATION_SLOT,
@@ -28,7 +29,6 @@ from agent2389.ledger.records import (
     FileRef,
     Finish,
     NewJob,
-    NextTask,
     Rejection,
     ShownTopic,
     Submitted,
@@ -37,7 +37,7 @@ from agent2389.ledger.records import (
     Written,
 )
 from agent2389.ledger.states import JobState
-from agent2389.ledger.views import AgentRow, ApprovalRow, DecisionRow, ForeignTask, JobDetail, JobRow, PoolRow
+from agent2389.ledger.views import AgentRow, DecisionRow, ForeignTask, JobDetail, JobRow, PoolRow
 from agent2389.wire.names import task_id_of
 
 SQL = queries.load("queries.sql")
@@ -52,7 +52,7 @@ class Identity(msgspec.Struct, frozen=True):
     tenant: str | None
 
 
-class PostgresLedger(PostgresJournal):
+class PostgresLedger(PostgresJournal, PostgresPeople):
     """``ledger.port.Ledger`` on Postgres.
 
     One connection serves claims and the owners' writes, one the beat, one everything else, so
@@ -186,60 +186,6 @@ class PostgresLedger(PostgresJournal):
         well = isinstance(outcome, Finish)
         body = _with_ids(outcome, job_id, task_id, 0) if isinstance(outcome, Finish) else outcome
         return await self._ask(self._rest, Written, "forward_ended", task_id, attempt, well, _json(body))
-
-    # people ------------------------------------------------------------------------
-
-    async def decide(
-        self,
-        task_id: str,
-        action: str,
-        *,
-        job_id: str,
-        actor: str,
-        words: str | None = None,
-        next: NextTask | None = None,  # noqa: A002 - the wire's word
-    ) -> Written:
-        """T21."""
-        body = None
-        if next is not None:
-            item = {**msgspec.to_builtins(next), "task_id": task_id_of(job_id, task_id, next.slot)}
-            body = _json({"next": [item], "join": None})
-        return await self._ask(self._rest, Written, "decide", task_id, action, words, actor, body)
-
-    async def escalate(self, job_id: str, actor: str, *, task_id: str | None = None, reason: str) -> Written:
-        """T28."""
-        return await self._ask(self._rest, Written, "escalate", job_id, task_id, actor, reason)
-
-    async def clone(
-        self, job_id: str, new_job_id: str, actor: str, *, correction: str | None = None
-    ) -> Submitted:
-        """T22."""
-        first = task_id_of(new_job_id, "", 0)
-        return await self._ask(self._rest, Submitted, "clone", job_id, new_job_id, first, actor, correction)
-
-    async def assign(self, task_id: str, incarnation: str, actor: str) -> Written:
-        """T5 by an operator."""
-        return await self._ask(self._rest, Written, "assign", task_id, incarnation, actor)
-
-    async def command(
-        self, command_id: str, agent_id: str, action: str, actor: str, *, incarnation: str | None = None
-    ) -> Sequence[str]:
-        """Pause, resume, drain, stop, restart."""
-        return await self._ask(
-            self._rest, tuple[str, ...], "command", command_id, agent_id, incarnation, action, actor
-        )
-
-    async def approvals(self, *, state: str | None = None, limit: int = 50) -> Sequence[ApprovalRow]:
-        """Newest first."""
-        return await self._ask(self._rest, tuple[ApprovalRow, ...], "approvals", state, limit)
-
-    async def decide_approval(
-        self, approval_id: str, decision: str, arguments_sha256: str, actor: str, *, reason: str = ""
-    ) -> Written:
-        """A person's word about one tool call."""
-        return await self._ask(
-            self._rest, Written, "decide_approval", approval_id, decision, arguments_sha256, actor, reason
-        )
 
     # upkeep ----------------------------------------------------------------------
 

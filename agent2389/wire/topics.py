@@ -114,6 +114,10 @@ class MeshTopics(msgspec.Struct, frozen=True):
         """All answers."""
         return self._below("approvals", "+", "answer")
 
+    def everything(self) -> str:
+        """Filter of all topics of the tenant."""
+        return self._below("#")
+
     def mesh(self) -> str:
         """Which ledger this tenant belongs to (retained)."""
         return self._below("mesh")
@@ -210,6 +214,22 @@ def conversation_filter(agent_id: str = "+") -> str:
 def protocol_topics_filter() -> str:
     """Everything that 2389 agents say and get outside conversations."""
     return "/control/agents/#"
+
+
+def conversation_replies(conversation_id: str) -> str:
+    """What any agent says in one conversation."""
+    return conversation(conversation_id, "+")
+
+
+def protocol_progress_filters() -> tuple[str, ...]:
+    """Progress, tool and model messages of every agent."""
+    return tuple(f"/control/agents/+/{level}" for level in ("progress", "tools", "llm"))
+
+
+def parse_conversation_agent(topic: str) -> str | None:
+    """The agent id in ``/conversations/{conversation_id}/{agent_id}``, else ``None``."""
+    levels = topic.split("/")
+    return levels[3] if levels[:2] == ["", "conversations"] and len(levels) == 4 else None
 
 
 def parse_protocol_agent(topic: str) -> str | None:

@@ -78,8 +78,8 @@ async def nfr_005(bench: Bench) -> Finding:
     hostile = [
         bench.task(conversation_id=f"kit-{bench.run_id}/#"),
         bench.task(conversation_id=f"kit-{bench.run_id}/../../control"),
-        bench.task(next=bench.link(topic="/control/agents/+/input")),
-        bench.task(next=bench.link(topic=f"/control/agents/{bench.peer_id}/#")),
+        bench.task(next=bench.link(topic=protocol_input("+"))),
+        bench.task(next=bench.link(topic=f"{protocol_input(bench.peer_id)}/#")),
     ]
     for task in hostile:
         await bench.send(task)
