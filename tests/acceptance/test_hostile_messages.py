@@ -57,7 +57,7 @@ def _bytes(payload: Any) -> bytes:
         case {"base64": text}:
             return base64.b64decode(str(text))
         case {"times": [before, unit, count, after]}:
-            return (before + unit * count + after).encode()
+            return str(before + unit * count + after).encode()
         case _:
             raise AssertionError(payload)
 
