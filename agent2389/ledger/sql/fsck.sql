@@ -28,3 +28,9 @@ ALTER SYSTEM SET default_transaction_read_only = on
 ALTER SYSTEM RESET default_transaction_read_only
 -- name: reload
 SELECT pg_reload_conf()
+-- name: soundings
+SELECT agent2389_v1.soundings()
+-- name: ping
+SELECT 1
+-- name: notify
+SELECT pg_notify('agent2389_doctor', '')
