@@ -22,6 +22,7 @@ from agent2389.proving.doctor import (
     names,
 )
 from agent2389.proving.doctor_broker import broker_checks
+from agent2389.telemetry.logs import configure_logging
 from agent2389.wire.names import new_uuid7
 from agent2389.wiring.servers import open_broker
 
@@ -53,6 +54,7 @@ class _Database:
 
 async def doctor(*, broker_config: Path | None, as_json: bool) -> None:
     """Examine the servers of the environment, or of the mesh that runs on the data folder."""
+    configure_logging("critical", "pretty")  # a connection that breaks is a finding, not a log line
     process = load_process()
     mesh = _running_mesh(process)
     skipped: dict[str, str] = {}
@@ -147,12 +149,12 @@ def _tell(diagnosis: Diagnosis, *, as_json: bool) -> None:
         output.document(msgspec.to_builtins(diagnosis), healthy=diagnosis.is_healthy)
     else:
         for warned in diagnosis.warnings:
-            output.data(f"warning  {warned.check}: {warned.message}")
+            output.data(f"{'note' if warned.harmless else 'warning':7}  {warned.check}: {warned.message}")
             output.data(f"         {warned.hint}")
         for name in diagnosis.passed:
             output.say(f"ok       {name}")
         for name, reason in diagnosis.skipped.items():
             output.say(f"skipped  {name}: {reason}")
     if not diagnosis.is_healthy:
-        count = len(diagnosis.warnings)
+        count = sum(not warned.harmless for warned in diagnosis.warnings)
         raise NotHealthy(f"{count} warning{'s' if count != 1 else ''}", hint="each line says the next step")

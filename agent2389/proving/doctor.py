@@ -15,11 +15,15 @@ Check = Callable[[], Awaitable["Warned | None"]]
 
 
 class Warned(msgspec.Struct, frozen=True):
-    """A trap that is open here: what was seen, and what to do about it."""
+    """A trap that is open here: what was seen, and what to do about it.
+
+    ``harmless``: to others on this broker only, the mesh itself does not step into it.
+    """
 
     check: str
     message: str
     hint: str
+    harmless: bool = False
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
@@ -31,8 +35,8 @@ class Diagnosis(msgspec.Struct, frozen=True):
 
     @property
     def is_healthy(self) -> bool:
-        """Nothing to warn about."""
-        return not self.warnings
+        """Nothing that would hurt the mesh."""
+        return all(warned.harmless for warned in self.warnings)
 
 
 class LedgerDoor(Protocol):
@@ -117,7 +121,7 @@ def configuration_checks(text: str) -> dict[str, Check]:
             return Warned(
                 "persistence",
                 "the broker keeps nothing over a restart: retained messages of other producers are gone then",
-                "persistence true and autosave_interval 60; the mesh's own topics are sent again by the ledger",
+                "set persistence true and autosave_interval 60; the mesh sends its own topics again anyway",
             )
         if said.get("autosave_on_changes") == "true":
             return Warned(
