@@ -85,7 +85,9 @@ class TaskRun:
             if error.what != "ledger":
                 return await self._failed(running, work.meter.usage, error)
             # Its outage burns no attempt of the task, and what was done stands in the journal.
-            log.warning("ledger away, task given back", task_id=running.claim.fence.task_id, reason=str(error))
+            log.warning(
+                "ledger away, task given back", task_id=running.claim.fence.task_id, reason=str(error)
+            )
             return await self._release(running, workspace, "ledger_away")
         except Agent2389Error as error:
             return await self._failed(running, work.meter.usage, error)
