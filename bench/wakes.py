@@ -77,8 +77,8 @@ class Quick:
         return "completed"
 
 
-async def worker(ledger: PostgresLedger, broker: MqttBroker, number: int) -> Worker:
-    section = AgentSection(id=f"a{number}", capabilities=(POOL,), slots=1)
+async def worker(ledger: PostgresLedger, broker: MqttBroker, number: int, *, slots: int = 1) -> Worker:
+    section = AgentSection(id=f"a{number}", capabilities=(POOL,), slots=slots)
     configuration = AgentConfiguration(agent=section)
     incarnation = new_uuid7()
     nothing: Any = None

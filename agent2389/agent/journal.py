@@ -77,11 +77,12 @@ class TaskJournal:
     ) -> None:
         """Record calls that were made, with what they said and the files as they are now."""
         fence = self._running.claim.fence
-        # What was paid is recorded even when the task is being stopped.
-        verdict = await asyncio.shield(
+        # What was paid is recorded even when the task is being stopped; then nobody waits for the verdict.
+        asked = asyncio.create_task(
             self._ask(lambda: self._ledger.effect_end(fence, ends, messages, manifest))
         )
-        self._check(verdict)
+        asked.add_done_callback(_seen)
+        self._check(await asyncio.shield(asked))
         if self._kept is not None:
             self._kept(messages)
 
@@ -110,6 +111,12 @@ class TaskJournal:
                     raise LeaseLost("the lease is over and the ledger does not answer") from None
                 log.warning("the ledger is away, the journal waits", reason=str(error))
             await asyncio.sleep(WRITE_PAUSE_SECONDS)
+
+
+def _seen(asked: asyncio.Task[Any]) -> None:
+    """Take note of an error, so that asyncio does not print it at some later time."""
+    if not asked.cancelled():
+        asked.exception()
 
 
 def told(refusal: Refusal) -> str:

@@ -81,6 +81,14 @@ class TaskRun:
             if self._parts.configuration.budget.on_exhausted == "escalate":
                 return await self._escalate(running, "budget", str(error))
             return await self._failed(running, work.meter.usage, error)
+        except Unreachable as error:
+            if error.what != "ledger":
+                return await self._failed(running, work.meter.usage, error)
+            # Its outage burns no attempt of the task, and what was done stands in the journal.
+            log.warning(
+                "ledger away, task given back", task_id=running.claim.fence.task_id, reason=str(error)
+            )
+            return await self._release(running, workspace, "ledger_away")
         except Agent2389Error as error:
             return await self._failed(running, work.meter.usage, error)
         except Exception:
@@ -145,19 +153,19 @@ class TaskRun:
                 self._parts.observer.claimed("fenced")
                 return "lost"
             case StopReason.DRAIN:
-                return await self._release(running, workspace)
+                return await self._release(running, workspace, "drain")
             case StopReason.CANCEL | StopReason.EXPIRE | StopReason.ESCALATE:
                 return await self._stop_task(running, running.partial)
 
-    async def _release(self, running: Running, workspace: Workspace) -> str:
+    async def _release(self, running: Running, workspace: Workspace, reason: str) -> str:
         claim = running.claim
         try:
             manifest: dict[str, FileRef] = await workspace.collect()
             await self._ledger.checkpoint(claim.fence, manifest)
         except (Agent2389Error, OSError) as error:
             log.warning("released without its files", task_id=claim.fence.task_id, reason=str(error))
-        await self._write(running, lambda: self._ledger.release(claim.fence, "drain"))
-        return "released"
+        written = await self._write(running, lambda: self._ledger.release(claim.fence, reason))
+        return "lost" if written is None or written.verdict == "fenced" else "released"
 
     async def _escalate(self, running: Running, reason: str, message: str) -> str:
         fence = running.claim.fence

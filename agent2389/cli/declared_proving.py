@@ -1,4 +1,4 @@
-"""Arguments of the verbs that prove things: fsck, conformance, chaos, sim."""
+"""Arguments of the verbs that prove things: fsck, conformance, chaos, sim, doctor."""
 
 from pathlib import Path
 from typing import Annotated, Optional
@@ -97,3 +97,16 @@ def sim(
     from agent2389.proving.sim import SimPlan
 
     proving.sim(range(seed, seed + seeds), SimPlan(jobs=jobs, faults=faults, seconds=minutes * 60), log)
+
+
+@app.command()
+def doctor(
+    broker_config: Annotated[
+        Optional[Path], typer.Option("--broker-config", help="The broker's mosquitto.conf.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Look for traps in broker and database: queues, sizes, rights, delays, clocks, poolers, twins."""
+    from agent2389.cli import doctor as verbs
+
+    run_verb(verbs.doctor(broker_config=broker_config, as_json=json))

@@ -122,6 +122,7 @@ def sim(seeds: range, plan: SimPlan, log: Path | None) -> None:
 
 async def fsck(*, quiet_wait: float, repair: bool, as_json: bool) -> None:
     """Check the ledger, and the broker against it where one is named."""
+    configure_logging("error", "pretty")
     process = load_process()
     mesh = _running_mesh(process)
     async with contextlib.AsyncExitStack() as stack:

@@ -13,7 +13,7 @@ from agent2389.ledger.views import AgentRow
 PATIENCE_SECONDS = 300.0
 """A million rows take their time; nobody waits behind these reads."""
 SHOWN = 20
-GROUPS = ("jobs", "tasks", "limits", "board", "house")
+GROUPS = ("jobs", "tasks", "limits", "effects", "board", "house")
 
 SQL = queries.load("fsck.sql")
 Answer = TypeVar("Answer")
@@ -86,6 +86,10 @@ class Inspector:
         found: list[Problem] = []
         for group in GROUPS:
             found += await self._ask(tuple[Problem, ...], "fsck", group, SHOWN)
+        found += [
+            Problem("I14", f"event {number}", "does not follow from the one before it in the sealed chain")
+            for number in await self._ask(tuple[int, ...], "broken_links", SHOWN)
+        ]
         known = await self._ask(tuple[tuple[str, str], ...], "transitions")
         differs = {*known} ^ {(before.value, after.value) for before, after in TRANSITIONS}
         found += [

@@ -15,6 +15,7 @@ async def heard(connection: Connection, filters: Sequence[str], probe: str) -> d
 
     A message of our own on the topic ``probe`` comes back after the stored ones, because a broker
     keeps the order of one client. Raises ``Unreachable`` when it does not: then nothing is known.
+    Afterwards ``filters`` are not subscribed any more: nobody else may listen to them on ``connection``.
     """
     found: dict[str, bytes] = {}
     echoed = asyncio.Event()

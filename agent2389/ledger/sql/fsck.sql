@@ -2,6 +2,8 @@
 
 -- name: fsck
 SELECT agent2389_v1.fsck($1, $2)
+-- name: broken_links
+SELECT to_json(agent2389_v1.broken_links($1))
 -- name: retained
 SELECT agent2389_v1.fsck_retained()
 -- name: repair
@@ -28,3 +30,9 @@ ALTER SYSTEM SET default_transaction_read_only = on
 ALTER SYSTEM RESET default_transaction_read_only
 -- name: reload
 SELECT pg_reload_conf()
+-- name: soundings
+SELECT agent2389_v1.soundings()
+-- name: ping
+SELECT 1
+-- name: notify
+SELECT pg_notify('agent2389_doctor', '')
