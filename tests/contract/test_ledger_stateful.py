@@ -302,6 +302,14 @@ def test_postgres_answers_like_the_memory_ledger(postgres: PostgresSide) -> None
 
 
 @pytest.mark.timeout(600)
+def test_the_same_short_walks_agree_each_time(postgres: PostgresSide) -> None:
+    """Always the same walks, so that a broken database is told from a sound one without luck."""
+    machine: Any = type("OnBoth", (Ways,), {"postgres": postgres, "runs": 0, "steps": 0})
+    run_state_machine_as_test(machine, settings=settings(ways(120, 50, shrink=False), derandomize=True))
+    assert machine.runs >= 100
+
+
+@pytest.mark.timeout(600)
 def test_the_memory_ledger_keeps_its_rules() -> None:
     machine: Any = type("InMemory", (Ways,), {"runs": 0, "steps": 0})
     run_state_machine_as_test(machine, settings=ways(5000, 20))
