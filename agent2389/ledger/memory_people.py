@@ -209,8 +209,9 @@ def clone(
     else:
         problem = problem_of("internal_error", "a person corrects the result")
         ask_person(tables, gathered, task, problem, data={})
-        note_task(tables, gathered, task, "task.answer_by_person", data={"actor": actor, "words": correction})
-        _settle(tables, gathered, task, {"actor": actor}, words=correction, onward=None)
+        said: dict[str, object] = {"actor": actor, "words": correction[:WORDS_CHARACTERS]}
+        note_task(tables, gathered, task, "task.answer_by_person", data=said)
+        _settle(tables, gathered, task, said, words=correction, onward=None)
     return Submitted(
         job_id=new_id, verdict="accepted", state=job_state(tables, job), effects=gathered.effects()
     )

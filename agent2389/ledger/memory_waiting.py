@@ -45,7 +45,11 @@ def wait(tables: Tables, tenant: str, fence: Fence, waiting: Waiting) -> Written
 
 
 def _ask(tables: Tables, task: TaskRecord, request: ApprovalRequest) -> None:
-    known = {(row.task_id, row.tool, row.arguments_sha256) for row in tables.approvals.values()}
+    known = {
+        (row.task_id, row.tool, row.arguments_sha256)
+        for (tenant, _), row in tables.approvals.items()
+        if tenant == task.tenant
+    }
     if (task.task_id, request.tool, request.arguments_sha256) in known:
         return
     asked = ApprovalRow(

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     precondition,
     rule,
@@ -24,20 +23,14 @@ from agent2389.ledger.migrate import provision_login
 from agent2389.ledger.records import Claim, Failure, NextTask, Rejection
 from agent2389.ledger.states import AgentState, JobState
 from agent2389.upkeep.chores import INTERVALS
+from tests.support.further_ways import JOB, RECENT, SOMETIMES, TENANT, WHO, FurtherWays
 from tests.support.jobs import finish, new_job
 from tests.support.postgres import Databases
 from tests.support.steered import Steering
 from tests.support.twins import TENANTS, Pair, PostgresSide, Twins
 
-TENANT = st.sampled_from(("one", "one", "one", "two"))
-WHO = st.sampled_from(("r1-a", "r1-a", "r1-a", "r2-a", "r1-b"))
-JOB = st.sampled_from(("job-0", "job-1", "job-2", "job-3"))
-RECENT = st.sampled_from((0, 0, 0, 1, 2, 5))
-"""Which claim, counted from the newest: old ones are the late writers."""
-SOMETIMES = st.sampled_from((False, False, False, True))
 
-
-class Ways(RuleBasedStateMachine):
+class Ways(FurtherWays):
     """Two tenants, three incarnations of two agents, four job ids."""
 
     postgres: ClassVar[PostgresSide | None] = None
@@ -300,7 +293,7 @@ def postgres(databases: Databases) -> Iterator[PostgresSide]:
         runner.run(side.close())
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_postgres_answers_like_the_memory_ledger(postgres: PostgresSide) -> None:
     machine: Any = type("OnBoth", (Ways,), {"postgres": postgres, "runs": 0, "steps": 0})
     run_state_machine_as_test(machine, settings=ways(500, 60))
@@ -308,7 +301,15 @@ def test_postgres_answers_like_the_memory_ledger(postgres: PostgresSide) -> None
     assert machine.steps >= 500 * 60
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
+def test_the_same_short_walks_agree_each_time(postgres: PostgresSide) -> None:
+    """Always the same walks, so that a broken database is told from a sound one without luck."""
+    machine: Any = type("OnBoth", (Ways,), {"postgres": postgres, "runs": 0, "steps": 0})
+    run_state_machine_as_test(machine, settings=settings(ways(120, 50, shrink=False), derandomize=True))
+    assert machine.runs >= 100
+
+
+@pytest.mark.timeout(600)
 def test_the_memory_ledger_keeps_its_rules() -> None:
     machine: Any = type("InMemory", (Ways,), {"runs": 0, "steps": 0})
     run_state_machine_as_test(machine, settings=ways(5000, 20))

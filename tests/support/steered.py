@@ -39,6 +39,7 @@ _ROWS = """
 SELECT format('DELETE FROM %I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = 'agent2389'
     AND tablename NOT IN ('meta', 'principals', 'transitions', 'migrations')
 """
+_UNSEALED = "UPDATE agent2389.meta SET sealed_number = 0, sealed_hash = ''"
 _LOOK = """
 WITH moved AS (UPDATE public.steered SET moment = $1)
 SELECT jsonb_build_object(
@@ -85,7 +86,8 @@ class Steering:
             await admin.execute(_steered(row[0]))
         for row in await admin.fetch(_DEFAULTS):
             await admin.execute(row[0])
-        steering._clean = "; ".join(row[0] for row in await admin.fetch(_ROWS))
+        cleared = [row[0] for row in await admin.fetch(_ROWS)]
+        steering._clean = "; ".join([*cleared, _UNSEALED])
         return steering
 
     async def begin(self, moment: datetime) -> None:
