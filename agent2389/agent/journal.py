@@ -64,7 +64,7 @@ class TaskJournal:
         if begun.verdict == "in_doubt":
             raise InDoubt(
                 f"{begun.doubtful} may have happened before a crash and must not happen twice",
-                hint="say what became of it: agent2389 effect resolve JOB",
+                hint="say what became of it: agent2389 job resolve JOB",
             )
         self._check(begun.verdict)
         return begun.answers

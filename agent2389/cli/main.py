@@ -12,6 +12,7 @@ from agent2389.cli import (
     declared_people,
     declared_proving,
     declared_router,
+    declared_work,
 )
 from agent2389.cli.app import Globals, app
 from agent2389.errors import Agent2389Error
@@ -22,6 +23,7 @@ VERBS = (
     declared_mesh,
     declared_jobs,
     declared_people,
+    declared_work,
     declared_fleet,
     declared_bus,
     declared_files,

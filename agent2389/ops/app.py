@@ -7,7 +7,7 @@ from aiohttp import web
 from agent2389 import __version__
 from agent2389.insight import fleet
 from agent2389.insight.probes import add_probes
-from agent2389.ops import routes_blobs, routes_fleet, routes_jobs, routes_people, routes_router
+from agent2389.ops import routes_blobs, routes_fleet, routes_jobs, routes_people, routes_router, routes_work
 from agent2389.ops.access import bearer
 from agent2389.ops.dependencies import DEPENDENCIES, Dependencies
 from agent2389.ops.openapi import add_documentation
@@ -54,6 +54,7 @@ def build_app(dependencies: Dependencies) -> web.Application:
     routes_fleet.add(app)
     routes_people.add(app)
     routes_router.add(app)
+    routes_work.add(app)
     add_documentation(app)
     return app
 

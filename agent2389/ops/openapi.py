@@ -9,6 +9,7 @@ from aiohttp import web
 
 from agent2389 import __version__
 from agent2389.insight.jobs import Trace
+from agent2389.ledger.journal import SpendRow, TranscriptEntry
 from agent2389.ledger.views import AgentRow, ApprovalRow, DecisionRow, JobRow, PoolRow
 from agent2389.ops import requests
 from agent2389.wire.submission import Submission
@@ -24,6 +25,8 @@ _BODIES: dict[tuple[str, str], type[msgspec.Struct]] = {
     ("POST", "/api/v1/approvals/{approval}"): requests.DecideApproval,
     ("POST", "/api/v1/agents/{agent}/{action}"): requests.Command,
     ("POST", "/api/v1/tasks/{task}/assign"): requests.Assign,
+    ("POST", "/api/v1/jobs/{job}/resolve"): requests.Resolve,
+    ("POST", "/api/v1/budget"): requests.SetLimit,
 }
 _OPTIONAL = frozenset({requests.Retry, requests.Cancel, requests.Clone, requests.Escalate, requests.Command})
 _LISTS: dict[str, type[msgspec.Struct]] = {
@@ -32,6 +35,8 @@ _LISTS: dict[str, type[msgspec.Struct]] = {
     "/api/v1/pools": PoolRow,
     "/api/v1/approvals": ApprovalRow,
     "/api/v1/decisions": DecisionRow,
+    "/api/v1/jobs/{job}/transcript": TranscriptEntry,
+    "/api/v1/budget": SpendRow,
 }
 _ONE: dict[str, type[msgspec.Struct]] = {
     "/api/v1/jobs/{job}/trace": Trace,
@@ -41,6 +46,7 @@ _QUERIES = {
     "/api/v1/jobs": ("limit", "state", "cursor"),
     "/api/v1/jobs/{job}/result": ("wait",),
     "/api/v1/jobs/{job}/events": ("after", "stream"),
+    "/api/v1/jobs/{job}/transcript": ("format", "skip", "limit"),
     "/api/v1/approvals": ("limit", "state"),
     "/api/v1/events": ("after", "limit"),
     "/api/v1/decisions": ("limit", "cursor", "since"),

@@ -51,6 +51,24 @@ class Override(ByPerson, frozen=True):
     text: Annotated[str, msgspec.Meta(min_length=1)]
 
 
+class Resolve(ByPerson, frozen=True):
+    """What became of the call ``call`` of ``step`` in doubt, and what it answered if it ``happened``."""
+
+    task_id: str
+    step: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+    call: Annotated[int, msgspec.Meta(ge=0, le=32767)]
+    happened: bool
+    answer: Annotated[str, msgspec.Meta(max_length=100_000)] = "done"
+
+
+class SetLimit(ByPerson, frozen=True):
+    """The most of ``unit`` that the tenant may use in a ``period`` (UTC); ``None``: no limit."""
+
+    period: Literal["day", "month", "all"]
+    unit: Literal["cost_usd", "tokens", "tool_calls", "seconds"]
+    limit: Annotated[float, msgspec.Meta(ge=0, le=1e15)] | None
+
+
 class Onward(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who goes on after a decision: a ``capability`` or an ``agent``, one of them."""
 
