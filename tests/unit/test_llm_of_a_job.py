@@ -1,5 +1,6 @@
 """What an agent's endpoints do to a whole task: the job's own choice, the chain, a choice that is not listed."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from agent2389.config.model import Endpoint, LlmSection, PricesSection
 from agent2389.config.model import Price as ConfiguredPrice
 from agent2389.ledger.states import JobState
+from agent2389.llm.messages import Request, Role, Turn
 from agent2389.llm.open import Models
 from tests.support.agent_house import House, house
 from tests.support.model_forms import FORMS, Form, whole
@@ -22,7 +24,11 @@ def endpoint(form: Form, server: ModelServer, model: str, **fields: Any) -> dict
 
 
 async def work(
-    tmp_path: Path, server: ModelServer, llm: dict[str, Any] | None, **sections: Any
+    tmp_path: Path,
+    server: ModelServer,
+    llm: dict[str, Any] | None,
+    *answers: Callable[[Asked], Answer],
+    **sections: Any,
 ) -> tuple[str, House]:
     """The outcome of one job with ``llm`` on an agent with one endpoint of each provider."""
     section = LlmSection(
@@ -35,6 +41,11 @@ async def work(
         },
     )
     models = Models(section)
+    # A first call imports an SDK, which on a busy machine takes as long as a claim holds.
+    server.will(by_path)
+    for name in ("default", "claude", "gemini"):
+        await models.endpoint(name).answer(Request(turns=(Turn(role=Role.USER, text="Are you there?"),)))
+    server.will(*answers)
     job = {"instruction": "do it", "submission": {"instruction": "do it", **({"llm": llm} if llm else {})}}
     async with house(tmp_path, models.main(), job=job, llm=section, **sections) as agent:
         parts = msgspec.structs.replace(agent.parts, model_for_job=models.for_job)
@@ -65,8 +76,7 @@ async def test_a_job_is_done_by_the_model_that_it_names(
     tmp_path: Path, llm: dict[str, Any] | None, answer: str, model: str
 ) -> None:
     async with model_server() as server:
-        server.will(by_path)
-        outcome, agent = await work(tmp_path, server, llm)
+        outcome, agent = await work(tmp_path, server, llm, by_path)
         assert (outcome, await agent.text_of()) == ("completed", answer)
         (asked,) = server.asked
         assert model in (asked.body.get("model") or asked.path)
@@ -77,8 +87,7 @@ async def test_a_choice_that_is_not_listed_fails_the_job_and_calls_nobody(
     tmp_path: Path, llm: dict[str, Any]
 ) -> None:
     async with model_server() as server:
-        server.will(by_path)
-        _, agent = await work(tmp_path, server, llm)
+        _, agent = await work(tmp_path, server, llm, by_path)
         detail = await agent.ledger.job("job-1")
         assert detail.job.state is JobState.FAILED
         assert "invalid_input" in str(msgspec.to_builtins(detail))
@@ -96,8 +105,7 @@ async def test_the_next_of_the_chain_does_the_job_and_its_price_is_paid(tmp_path
         }
     )
     async with model_server() as server:
-        server.will(broken_first)
-        outcome, agent = await work(tmp_path, server, None, prices=prices)
+        outcome, agent = await work(tmp_path, server, None, broken_first, prices=prices)
         assert (outcome, await agent.text_of()) == ("completed", "by anthropic")
         detail = await agent.ledger.job("job-1")
         assert detail.job.usage.cost_usd == pytest.approx(14 * 1000 / 1_000_000)
