@@ -123,9 +123,7 @@ async def test_what_are_no_arguments_is_refused_for_every_tool(
     for name, _, _ in tools.offered():
         output = await answer(tools, world, name, filled(case["text"]))
         assert output.failed, (name, output.text)
-        assert re.match(f"({case['refused']})|[a-z]+: .*({case['refused']})", output.text, re.DOTALL), (
-            output.text
-        )
+        assert re.search(case["refused"], output.text), (name, output.text)
         assert len(output.text) < 1000
     assert sorted(path.name for path in world.workspace.rglob("*")) == before
 
