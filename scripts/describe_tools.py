@@ -8,7 +8,7 @@ import msgspec
 
 from agent2389.tools.configured import CONFIGURED
 from agent2389.tools.port import Toolkit, ToolSettings
-from agent2389.tools.registry import BUILTIN_TOOLS, TOOLKITS
+from agent2389.tools.registry import BUILTIN_TOOLS, ON_THE_DOSSIER, TOOLKITS
 
 OPENING = """\
 `toolkits = ["workspace", "todo"]` names bundles that are skipped with a reason where they cannot work;
@@ -26,6 +26,7 @@ repeated without asking.
 def tools() -> str:
     """The whole page."""
     made: dict[str, Toolkit] = {name: make() for name, make in TOOLKITS.items()}
+    made |= {name: make(None) for name, make in ON_THE_DOSSIER.items()}
     made |= {name: make(ToolSettings()) for name, make in CONFIGURED.items()}
     others = [f"`{other}` is `{name}` of `{kit}`" for other, (kit, name) in BUILTIN_TOOLS.items()]
     parts = [_toolkit(name, made[name]) for name in sorted(made)]

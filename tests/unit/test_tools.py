@@ -10,7 +10,14 @@ from agent2389.config.model import AgentConfiguration, AgentSection, ToolEntry
 from agent2389.tools.configured import CONFIGURED
 from agent2389.tools.echo import EchoToolkit
 from agent2389.tools.port import TaskScope, Toolkit, ToolOutput, ToolSettings
-from agent2389.tools.registry import BUILTIN_TOOLS, TOOLKITS, ToolSet, is_known_tool, is_known_toolkit
+from agent2389.tools.registry import (
+    BUILTIN_TOOLS,
+    ON_THE_DOSSIER,
+    TOOLKITS,
+    ToolSet,
+    is_known_tool,
+    is_known_toolkit,
+)
 from tests.support.structure import ROOT
 
 
@@ -261,6 +268,17 @@ TABLE = {
     "document": {"extract_document_text": "pure", "get_document_info": "pure"},
     "s3": {"s3_upload": "idempotent", "s3_download": "idempotent", "s3_list": "pure", "s3_delete": "idempotent"},
     "dev": {"run_command": "unsafe", "compile_code": "unsafe", "run_tests": "unsafe"},
+    "citation": {
+        "cite_document": "idempotent", "cite_web": "idempotent", "list_sources": "pure", "get_citation": "pure",
+        "list_citations": "pure",
+    },
+    "requirements": {
+        "list_requirements": "pure", "get_requirement": "pure", "add_requirement": "idempotent",
+        "edit_requirement": "idempotent",
+    },
+    "neo4j": {
+        "execute_cypher_query": "pure", "get_database_schema": "pure", "validate_schema_compliance": "pure",
+    },
     "http": {"http_request": "unsafe"},
     "echo": {"echo": "pure"},
 }  # fmt: skip
@@ -269,7 +287,11 @@ TABLE = {
 
 @pytest.mark.parametrize("name", TABLE)
 def test_a_toolkit_has_the_tools_it_promises(name: str) -> None:
-    toolkit: Toolkit = TOOLKITS[name]() if name in TOOLKITS else CONFIGURED[name](ToolSettings())
+    toolkit: Toolkit
+    if name in ON_THE_DOSSIER:
+        toolkit = ON_THE_DOSSIER[name](None)
+    else:
+        toolkit = TOOLKITS[name]() if name in TOOLKITS else CONFIGURED[name](ToolSettings())
     assert toolkit.name == name
     assert {tool.name: tool.effect.value for tool in toolkit.tools()} == TABLE[name]
     assert all(is_known_tool(tool) for tool in TABLE[name])
