@@ -1,4 +1,4 @@
-"""Writes the pages of docs/ that follow from the program: settings, metrics, commands.
+"""Writes the pages of docs/ that follow from the program: settings, metrics, commands, tools.
 
 Run: scripts/docs (writes) or scripts/docs --check (exit 1 and a diff when a page is out of date),
 each with a folder other than docs/ if need be.
@@ -15,6 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import click
 import typer
+from describe_tools import tools
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
@@ -235,7 +236,12 @@ def _help(command: Any, path: list[str]) -> str:
 
 # the pages ---------------------------------------------------------------------------
 
-PAGES = {"configuration.md": settings, "metrics.md": metrics, "commands.md": commands}
+PAGES = {
+    "configuration.md": settings,
+    "metrics.md": metrics,
+    "commands.md": commands,
+    "tools.md": lambda: "# Tools\n\n" + NOTICE + tools(),
+}
 
 
 def main() -> None:

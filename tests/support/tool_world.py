@@ -5,14 +5,19 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from agent2389.config.model import AgentConfiguration, AgentSection
+from agent2389.ledger.memory import MemoryLedger
 from agent2389.tools.port import TaskScope, ToolOutput
 from agent2389.tools.registry import ToolSet
+from tests.support.jobs import claim_one, join, new_job
 
 CANARY = "canary-71c0ffee"
-ALL_TOOLKITS = ("workspace", "document", "echo", "todo", "web", "http", "s3", "dev")
+ALL_TOOLKITS = (
+    "workspace", "document", "echo", "todo", "web", "http", "s3", "citation", "requirements", "dev",
+)  # fmt: skip
 VARIABLES = ("OPENAI_API_KEY", "SERPER_API_KEY", "AWS_SECRET_ACCESS_KEY", "PARTNER_TOKEN", "DATABASE_URL")
 
 
@@ -61,7 +66,11 @@ class ToolWorld:
             toolkits=toolkits,
             toolkit_config={name: settings[name] for name in toolkits if name in settings},
         )
-        tools = ToolSet(configuration)
+        ledger = MemoryLedger()
+        await ledger.submit(new_job("j"))
+        claim = await claim_one(ledger, await join(ledger))
+        self.scope = msgspec.structs.replace(self.scope, task_id=claim.fence.task_id)
+        tools = ToolSet(configuration, ledger.dossier)
         await tools.open()
         return tools
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -37,19 +36,37 @@ async def read(world: ToolWorld, file: str, name: str = "extract_document_text")
 async def test_a_document_gets_the_expected_answer(case: dict[str, Any], world: ToolWorld) -> None:
     file = world.workspace / case["file"]
     file.write_bytes(MAKERS[case["made"]]())
-    started = time.monotonic()
-    text, info = await asyncio.gather(
-        read(world, case["file"]), read(world, case["file"], "get_document_info")
-    )
-    assert time.monotonic() - started < document.PARSE_SECONDS
+    text = await read(world, case["file"])
     assert text.failed is ("refused" in case), text.text[:500]
     assert re.search(case.get("refused") or case["says"], text.text), text.text[:500]
     assert text.failed or text.untrusted
     assert text.text.startswith("document rejected: ") is text.failed
     assert "root:" not in text.text, "a file of this machine was read"
     assert len(text.text) <= document.MAX_CHARACTERS + document.CUT_NOTE_CHARACTERS
-    assert len(info.text) < 1000
-    assert info.failed or info.untrusted
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        ("good", "kind: PDF\npages: 1\nbytes: [0-9]+$"),
+        ("300 pages", "pages: 300"),
+        ("a title of a megabyte in a pdf", "title: t{200}$"),
+        ("a title with zeros", "title: \ufffdA"),
+        ("a title of a megabyte", "title: t{198,200}$"),
+        ("an instruction", "title: Ignore all"),
+        ("count of a thousand million pages", "kind: PDF"),
+        ("zip", "rejected: it is neither PDF nor text"),
+        ("password, RC4-128", "rejected: it is encrypted"),
+        ("pages round in a circle", "rejected: it is broken"),
+        ("nothing", "rejected: it is empty"),
+    ],
+)
+async def test_facts_of_a_document_are_short_and_true(world: ToolWorld, made: str, says: str) -> None:
+    (world.workspace / "a.pdf").write_bytes(MAKERS[made]())
+    output = await read(world, "a.pdf", "get_document_info")
+    assert re.search(says, output.text), output.text[:500]
+    assert len(output.text) < 1000
+    assert output.failed or output.untrusted
 
 
 def test_every_maker_has_its_expected_answer() -> None:

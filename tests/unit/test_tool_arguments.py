@@ -12,7 +12,7 @@ import pytest
 from agent2389.errors import ConfigurationError
 from agent2389.tools.configured import CONFIGURED
 from agent2389.tools.port import ToolOutput, ToolSettings
-from agent2389.tools.registry import BUILTIN_TOOLS, TOOLKITS, ToolSet
+from agent2389.tools.registry import BUILTIN_TOOLS, ON_THE_DOSSIER, TOOLKITS, ToolSet
 from agent2389.tools.sandbox import Limits, Sandbox, missing_part
 from tests.support.structure import ROOT
 from tests.support.tool_world import ALL_TOOLKITS, CANARY, ToolWorld
@@ -27,9 +27,11 @@ def read(name: str) -> list[dict[str, Any]]:
 
 CASES, TEXTS = read("cases.jsonl"), read("texts.jsonl")
 DEV = ("run_command", "compile_code", "run_tests")
-TOOLKIT_OF = {tool.name: name for name, make in TOOLKITS.items() for tool in make().tools()} | {
-    tool.name: name for name, make in CONFIGURED.items() for tool in make(ToolSettings()).tools()
-}
+TOOLKIT_OF = (
+    {tool.name: name for name, make in TOOLKITS.items() for tool in make().tools()}
+    | {tool.name: name for name, make in ON_THE_DOSSIER.items() for tool in make(None).tools()}
+    | {tool.name: name for name, make in CONFIGURED.items() for tool in make(ToolSettings()).tools()}
+)
 WITHOUT_DEV = tuple(name for name in ALL_TOOLKITS if name != "dev")
 
 
@@ -123,9 +125,7 @@ async def test_what_are_no_arguments_is_refused_for_every_tool(
     for name, _, _ in tools.offered():
         output = await answer(tools, world, name, filled(case["text"]))
         assert output.failed, (name, output.text)
-        assert re.match(f"({case['refused']})|[a-z]+: .*({case['refused']})", output.text, re.DOTALL), (
-            output.text
-        )
+        assert re.search(case["refused"], output.text), (name, output.text)
         assert len(output.text) < 1000
     assert sorted(path.name for path in world.workspace.rglob("*")) == before
 

@@ -7,9 +7,17 @@ from pathlib import Path
 import pytest
 
 from agent2389.config.model import AgentConfiguration, AgentSection, ToolEntry
+from agent2389.tools.configured import CONFIGURED
 from agent2389.tools.echo import EchoToolkit
-from agent2389.tools.port import TaskScope, ToolOutput
-from agent2389.tools.registry import ToolSet
+from agent2389.tools.port import TaskScope, Toolkit, ToolOutput, ToolSettings
+from agent2389.tools.registry import (
+    BUILTIN_TOOLS,
+    ON_THE_DOSSIER,
+    TOOLKITS,
+    ToolSet,
+    is_known_tool,
+    is_known_toolkit,
+)
 from tests.support.structure import ROOT
 
 
@@ -245,3 +253,52 @@ def test_the_example_pdf_is_reproducible() -> None:
 
     build = runpy.run_path(str(ROOT / "scripts" / "make_example_pdf.py"))["build"]
     assert build() == (ROOT / "examples" / "bicycle-counters.pdf").read_bytes()
+
+
+TABLE = {
+    "workspace": {
+        "read_file": "pure", "write_file": "idempotent", "edit_file": "idempotent", "list_files": "pure",
+        "delete_file": "idempotent", "search_files": "pure", "move_file": "idempotent", "copy_file": "idempotent",
+    },
+    "todo": {
+        "next_phase_todos": "idempotent", "todo_complete": "idempotent", "todo_rewind": "idempotent",
+        "mark_complete": "idempotent", "job_complete": "idempotent", "todo_list": "pure",
+    },
+    "web": {"web_search": "pure", "fetch_url": "pure"},
+    "document": {"extract_document_text": "pure", "get_document_info": "pure"},
+    "s3": {"s3_upload": "idempotent", "s3_download": "idempotent", "s3_list": "pure", "s3_delete": "idempotent"},
+    "dev": {"run_command": "unsafe", "compile_code": "unsafe", "run_tests": "unsafe"},
+    "citation": {
+        "cite_document": "idempotent", "cite_web": "idempotent", "list_sources": "pure", "get_citation": "pure",
+        "list_citations": "pure",
+    },
+    "requirements": {
+        "list_requirements": "pure", "get_requirement": "pure", "add_requirement": "idempotent",
+        "edit_requirement": "idempotent",
+    },
+    "neo4j": {
+        "execute_cypher_query": "pure", "get_database_schema": "pure", "validate_schema_compliance": "pure",
+    },
+    "http": {"http_request": "unsafe"},
+    "echo": {"echo": "pure"},
+}  # fmt: skip
+"""Names that configuration files and prompts rely on, and what a second call of each may do."""
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_toolkit_has_the_tools_it_promises(name: str) -> None:
+    toolkit: Toolkit
+    if name in ON_THE_DOSSIER:
+        toolkit = ON_THE_DOSSIER[name](None)
+    else:
+        toolkit = TOOLKITS[name]() if name in TOOLKITS else CONFIGURED[name](ToolSettings())
+    assert toolkit.name == name
+    assert {tool.name: tool.effect.value for tool in toolkit.tools()} == TABLE[name]
+    assert all(is_known_tool(tool) for tool in TABLE[name])
+    assert is_known_toolkit(name)
+
+
+@pytest.mark.parametrize(("other", "toolkit"), [("file_read", "workspace"), ("todo_write", "todo")])
+def test_other_names_mean_a_tool_that_there_is(other: str, toolkit: str) -> None:
+    assert BUILTIN_TOOLS[other][0] == toolkit
+    assert BUILTIN_TOOLS[other][1] in TABLE[toolkit]
