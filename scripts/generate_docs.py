@@ -22,6 +22,8 @@ from agent2389.cli.main import app
 from agent2389.config.environment import OVERRIDES, VARIABLES
 from agent2389.config.model import AgentConfiguration
 from agent2389.telemetry.metrics import Metrics
+from agent2389.tools.port import Toolkit
+from agent2389.tools.registry import BUILTIN_TOOLS, shipped_toolkits
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTICE = "<!-- Written by scripts/docs; change the program, not this page. -->\n\n"
@@ -233,9 +235,36 @@ def _help(command: Any, path: list[str]) -> str:
     return f"## `{' '.join(path)}`\n\n```text\n{click.unstyle(text)}\n```\n"
 
 
+# tools -------------------------------------------------------------------------------
+
+TOOLKITS_PART = re.compile(r"(<!-- toolkits: [^>]*-->\n).*(<!-- end of toolkits -->)", re.DOTALL)
+
+
+def tools() -> str:
+    """The page as people wrote it, its table as the toolkits are."""
+    rows = [row for toolkit in shipped_toolkits() for row in _tool_rows(toolkit)]
+    lines = ["", "| toolkit | tool | effect | what it does |", "|---|---|---|---|"]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    lines += ["| `mcp` | `SERVER__TOOL` | `unsafe` | The tools of MCP servers, see below. |"]
+    aliases = ", ".join(f"`{name}` ({tool})" for name, (_, tool) in sorted(BUILTIN_TOOLS.items()))
+    lines += ["", f"Also known under the names of the reference implementation: {aliases}.", ""]
+    page = (ROOT / "docs" / "tools.md").read_text(encoding="utf-8")
+    return TOOLKITS_PART.sub(lambda found: found[1] + "\n".join(lines) + "\n" + found[2], page)
+
+
+def _tool_rows(toolkit: Toolkit) -> Iterator[tuple[str, str, str, str]]:
+    for tool in toolkit.tools():
+        yield (
+            f"`{toolkit.name}`",
+            f"`{tool.name}`",
+            f"`{tool.effect.value}`",
+            tool.description.replace("|", "\\|"),
+        )
+
+
 # the pages ---------------------------------------------------------------------------
 
-PAGES = {"configuration.md": settings, "metrics.md": metrics, "commands.md": commands}
+PAGES = {"configuration.md": settings, "metrics.md": metrics, "commands.md": commands, "tools.md": tools}
 
 
 def main() -> None:
