@@ -250,13 +250,18 @@ class ToolSet:
         self._validators[name] = jsonschema_rs.validator_for(tool.parameters, offline=True)
 
 
+def shipped_toolkits() -> list[Toolkit]:
+    """Every toolkit of this version without settings, none open; MCP servers are not among them."""
+    made: list[Toolkit] = [make() for make in TOOLKITS.values()]
+    made += [make(None) for make in ON_THE_DOSSIER.values()]
+    return made + [make(ToolSettings()) for make in CONFIGURED.values()]
+
+
 def _toolkit_of(tool: str) -> str | None:
     """The toolkit that a name of ``[tools]`` means: its own name or that of one of its tools."""
     if is_known_toolkit(tool) or tool.startswith(f"{MCP}."):
         return tool
-    made: list[Toolkit] = [make() for make in TOOLKITS.values()]
-    made += [make(None) for make in ON_THE_DOSSIER.values()]
-    made += [make(ToolSettings()) for make in CONFIGURED.values()]
+    made = shipped_toolkits()
     return next((toolkit.name for toolkit in made if tool in {item.name for item in toolkit.tools()}), None)
 
 

@@ -27,6 +27,7 @@ from agent2389.errors import ConfigurationError, ModelFailed, RunFailed, Unreach
 from agent2389.insight.health import Health
 from agent2389.insight.jobs import wait_for_end
 from agent2389.insight.probes import add_probes
+from agent2389.insight.transcript_sink import TranscriptSink
 from agent2389.ledger.port import Ledger
 from agent2389.llm.open import Models
 from agent2389.llm.port import Model
@@ -50,6 +51,7 @@ from agent2389.wiring.servers import (
     open_ledger,
     watch_servers,
 )
+from agent2389.wiring.transcripts import transcript_sink
 
 DEFAULT_PORT = 8080
 VERIFY_PAUSE = 5.0
@@ -163,7 +165,14 @@ async def _work(
         _watch_tools(health, tools)
         models = Models(configuration.llm, proxy=configuration.network.proxy)
         stack.push_async_callback(models.close)
-        parts = _parts(configuration, incarnation, models, tools, metrics)
+        parts = _parts(
+            configuration,
+            incarnation,
+            models,
+            tools,
+            metrics,
+            await stack.enter_async_context(transcript_sink(configuration, metrics)),
+        )
         await _verify(parts.model, tell)
         with contextlib.suppress(Unreachable):
             # Without a broker the agent works all the same: it claims by polling.
@@ -263,7 +272,12 @@ def _application(
 
 
 def _parts(
-    configuration: AgentConfiguration, incarnation: str, models: Models, tools: ToolSet, metrics: Metrics
+    configuration: AgentConfiguration,
+    incarnation: str,
+    models: Models,
+    tools: ToolSet,
+    metrics: Metrics,
+    sink: TranscriptSink | None,
 ) -> Parts:
     routing = configuration.routing
     policy = load_policy(routing.policy)
@@ -283,6 +297,7 @@ def _parts(
         model_for_job=models.for_job,
         observer=CountingObserver(metrics, configuration.agent.id),
         profiles=load_profiles(configuration.agent.profiles),
+        transcripts=sink.offer if sink else None,
     )
 
 
