@@ -6,7 +6,6 @@ import re
 import resource
 import subprocess
 import sys
-import time
 import tomllib
 import zipfile
 from pathlib import Path
