@@ -78,9 +78,11 @@ class TaskJournal:
         """Record calls that were made, with what they said and the files as they are now."""
         fence = self._running.claim.fence
         # What was paid is recorded even when the task is being stopped.
-        verdict = await asyncio.shield(
+        asked = asyncio.create_task(
             self._ask(lambda: self._ledger.effect_end(fence, ends, messages, manifest))
         )
+        asked.add_done_callback(_heard)
+        verdict = await asyncio.shield(asked)
         self._check(verdict)
         if self._kept is not None:
             self._kept(messages)
@@ -110,6 +112,12 @@ class TaskJournal:
                     raise LeaseLost("the lease is over and the ledger does not answer") from None
                 log.warning("the ledger is away, the journal waits", reason=str(error))
             await asyncio.sleep(WRITE_PAUSE_SECONDS)
+
+
+def _heard(asked: asyncio.Task[str]) -> None:
+    """A task that was stopped does not wait for the end of its write; its failure is then no news."""
+    if not asked.cancelled():
+        asked.exception()
 
 
 def told(refusal: Refusal) -> str:
