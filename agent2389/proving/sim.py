@@ -69,6 +69,7 @@ def simulate(seed: int, plan: SimPlan) -> Outcome:
     try:
         with tempfile.TemporaryDirectory(prefix="agent2389-sim-") as folder:
             world = World(loop, seed, Path(folder))
+            loop.set_exception_handler(lambda _, context: _unheard(world, context))
             story = _Story(world, plan)
             loop.run_until_complete(story.play())
     finally:
@@ -106,6 +107,12 @@ def _listen(complaints: list[str]) -> None:
         wrapper_class=structlog.make_filtering_bound_logger("error"),
         cache_logger_on_first_use=False,
     )
+
+
+def _unheard(world: World, context: dict[str, Any]) -> None:
+    """What failed where nobody listened is a finding too."""
+    if not world.is_over:
+        world.found.append(f"unexpected: {context['message']}: {context.get('exception')!r}")
 
 
 class _Story:
@@ -198,5 +205,5 @@ class _Story:
         for topic, payload in sorted(expected.items()):
             if held.get(topic) != payload:
                 yield f"I13: {topic} is {'wrong' if topic in held else 'missing'} on the broker"
-        for topic in sorted(held.keys() - expected.keys() - self._world.revived):
+        for topic in sorted(held.keys() - expected.keys()):
             yield f"I13: {topic} is retained on the broker and not in the ledger"

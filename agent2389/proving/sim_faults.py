@@ -62,7 +62,6 @@ def _broker_back(world: World) -> None:
     if server.is_up:
         return
     saved = world.saved if world.chance.random() < 0.5 else {}
-    world.revived |= saved.keys()
     world.note(f"broker is back with {len(saved)} retained messages")
     server.start(saved)
 
@@ -78,7 +77,6 @@ def stale(world: World) -> None:
         return
     message = world.chance.choice(world.weather.kept)
     world.note(f"an old message comes again on {message.topic} ({len(message.payload)} bytes)")
-    world.revived.add(message.topic)
     world.server.publish(message)
 
 

@@ -53,8 +53,6 @@ class World:
         self.lines: list[str] = []
         self.found: list[str] = []
         self.faults: dict[str, int] = {}
-        self.revived: set[str] = set()
-        """Topics that an old message or an old file of the broker brought back."""
         self.saved: dict[str, Any] = {}
         self.tables = Tables(loop.now, random.Random(f"{seed} ledger"))  # noqa: S311
         self.ledger = MemoryLedger(tables=self.tables)

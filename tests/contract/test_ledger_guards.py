@@ -93,7 +93,8 @@ class Ledger:
         return self._runner.run(self._attempt(statement))
 
     def rows(self, query: str) -> int:
-        return self._runner.run(self._connection.fetchval(f"SELECT count(*) FROM ({query}) counted"))
+        counted = self._connection.fetchval(f"SELECT count(*) FROM ({query}) counted")
+        return int(self._runner.run(counted))
 
     async def _attempt(self, statement: str) -> str | None:
         transaction = self._connection.transaction()

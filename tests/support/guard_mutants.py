@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from agent2389.ledger.migrate import Migration
-from agent2389.ledger.states import TaskState as _S
+from agent2389.ledger.states import TaskState as State
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,7 +19,7 @@ class Mutant(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     before: str = ""
     after: str = ""
-    pair: tuple[_S, _S] | None = None
+    pair: tuple[State, State] | None = None
     equivalent: str = ""
 
 
@@ -62,6 +62,10 @@ def _claims(name: str, before: str, after: str) -> Mutant:
     return Mutant(name=name, file="0005", before=before, after=after)
 
 
+def _beats(name: str, before: str, after: str) -> Mutant:
+    return Mutant(name=name, file="0032", before=before, after=after)
+
+
 def _owners(name: str, before: str, after: str) -> Mutant:
     return Mutant(name=name, file="0006", before=before, after=after)
 
@@ -82,7 +86,7 @@ def _people(name: str, before: str, after: str) -> Mutant:
     return Mutant(name=name, file="0012", before=before, after=after)
 
 
-def _steps(name: str, before: _S, after: _S) -> Mutant:
+def _steps(name: str, before: State, after: State) -> Mutant:
     return Mutant(name=name, file="transitions", pair=(before, after))
 
 
@@ -188,18 +192,18 @@ MUTANTS: tuple[Mutant, ...] = (
         "token_hash = NULL, attempt = attempt + 1, run_after = clock_timestamp()\n",
     ),
     # claims and beats
-    _claims(
+    _beats(
         "a beat revives a lost lease",
         " AND lease_until > clock_timestamp()\n        RETURNING * INTO task;",
         "\n        RETURNING * INTO task;",
     ),
-    _claims("a beat of another epoch", " AND epoch = (fence ->> 'epoch')::integer", ""),
-    _claims(
+    _beats("a beat of another epoch", " AND epoch = (fence ->> 'epoch')::integer", ""),
+    _beats(
         "a beat without its token",
         "            AND token_hash = sha256(convert_to(fence ->> 'token', 'UTF8')) AND",
         "            AND",
     ),
-    _claims(
+    _beats(
         "a beat that hides the cancel",
         "            WHEN task.stop_requested IS NOT NULL THEN task.stop_requested\n",
         "",
@@ -305,8 +309,8 @@ MUTANTS: tuple[Mutant, ...] = (
     _people("a person is not asked", "    IF NOT (task.state = 'escalated' OR", "    IF NOT (true OR"),
     _people("open jobs are cloned", "ELSIF source.state = 'open' THEN", "ELSIF false THEN"),
     # the table of transitions
-    _steps("dead tasks come back", _S.DEAD, _S.QUEUED),
-    _steps("queued tasks complete", _S.QUEUED, _S.COMPLETED),
-    _steps("no way to verified", _S.COMPLETED, _S.VERIFIED),
-    _steps("no way out of waiting", _S.WAITING, _S.QUEUED),
+    _steps("dead tasks come back", State.DEAD, State.QUEUED),
+    _steps("queued tasks complete", State.QUEUED, State.COMPLETED),
+    _steps("no way to verified", State.COMPLETED, State.VERIFIED),
+    _steps("no way out of waiting", State.WAITING, State.QUEUED),
 )

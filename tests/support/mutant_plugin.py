@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from agent2389.ledger import embedded, migrate
+from agent2389.ledger.states import TRANSITIONS
 from tests.support import postgres
 from tests.support.guard_mutants import MUTANTS, Mutant, mutated
 
@@ -29,7 +30,7 @@ def _install(dsn: str, mutant: Mutant | None) -> None:
     shipped = migrate.shipped()
     migrate.shipped = lambda: mutated(shipped, mutant)
     if mutant.pair is not None:
-        migrate.TRANSITIONS = migrate.TRANSITIONS ^ {mutant.pair}
+        setattr(migrate, "TRANSITIONS", TRANSITIONS ^ {mutant.pair})  # noqa: B010 - it is not its own
 
 
 if "MUTANT_DSN" in os.environ:
