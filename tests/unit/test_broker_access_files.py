@@ -73,7 +73,7 @@ def test_every_topic_of_the_mesh_has_a_rule() -> None:
     }
     filters = [item for rule in RULES for item in rule.filters(mesh, Scope())]
     assert len(made) > 18
-    assert not {topic for topic in made if sum(matches(item, topic) for item in filters) != 1}
+    assert not {topic for topic in made if not any(matches(item, topic) for item in filters)}
 
 
 def test_only_ops_and_operators_reach_what_steers() -> None:
