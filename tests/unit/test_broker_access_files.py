@@ -142,11 +142,17 @@ def test_the_shipped_rights_are_the_generators() -> None:
         assert (ROOT / name).read_text(encoding="utf-8") == made, told
 
 
-def test_the_shipped_configuration_is_the_generators() -> None:
-    shipped = (ROOT / "broker" / "mosquitto.prod.conf").read_text(encoding="utf-8")
-    assert shipped == render_configuration(Layout()), (
-        "run: agent2389 broker config --shared --location /mosquitto/config --out FOLDER"
-    )
+@pytest.mark.parametrize(
+    ("name", "layout", "options"),
+    [
+        ("broker/mosquitto.prod.conf", Layout(), ""),
+        ("k8s/base/mosquitto.conf", Layout(certificates=None, listener="1883"), "--plain"),
+        ("fly/mosquitto.conf", Layout(certificates=None, listener="1883 ::"), "--plain --listener '1883 ::'"),
+    ],
+)
+def test_the_shipped_configurations_are_the_generators(name: str, layout: Layout, options: str) -> None:
+    told = f"run: agent2389 broker config --shared {options} --location /mosquitto/config --out FOLDER"
+    assert (ROOT / name).read_text(encoding="utf-8") == render_configuration(layout), told
 
 
 def test_dynamic_security_lets_nobody_do_anything_by_default(tmp_path: Path) -> None:
