@@ -1,4 +1,4 @@
-"""Writes the pages of docs/ that follow from the program: settings, metrics, commands, tools.
+"""Writes the pages of docs/ that follow from the program: settings, metrics, commands, tools, rights.
 
 Run: scripts/docs (writes) or scripts/docs --check (exit 1 and a diff when a page is out of date),
 each with a folder other than docs/ if need be.
@@ -19,6 +19,7 @@ from describe_tools import tools
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from agent2389.broker.access import PURPOSES, RULES, Access, Role
 from agent2389.cli.main import app
 from agent2389.config.environment import OVERRIDES, VARIABLES
 from agent2389.config.model import AgentConfiguration
@@ -234,6 +235,32 @@ def _help(command: Any, path: list[str]) -> str:
     return f"## `{' '.join(path)}`\n\n```text\n{click.unstyle(text)}\n```\n"
 
 
+# who may do what on the broker -------------------------------------------------------
+
+ROLES_BEGIN, ROLES_END = "<!-- roles: written by scripts/docs -->\n", "<!-- end of roles -->"
+
+
+def security() -> str:
+    """The page as people wrote it, with the table of roles as the program has it."""
+    before, _, rest = (ROOT / "docs" / "security.md").read_text(encoding="utf-8").partition(ROLES_BEGIN)
+    roles = [*Role]
+    lines = [f"| topic | {' | '.join(roles)} |", "|---" * (len(roles) + 1) + "|"]
+    lines += [
+        f"| `{rule.kind}` | " + " | ".join(_right(rule.of(role)) for role in roles) + " |" for rule in RULES
+    ]
+    purposes = [f"- **{role}**: {PURPOSES[role]}" for role in roles]
+    told = "r reads, w writes; *own* only what is the agent's, *foreign* only of agents named so."
+    table = "\n".join(["", *lines, "", told, "", *purposes, "", ""])
+    return before + ROLES_BEGIN + table + ROLES_END + rest.partition(ROLES_END)[2]
+
+
+def _right(access: Access) -> str:
+    cells = [(letter, reach) for letter, reach in (("r", access.read), ("w", access.write)) if reach != "-"]
+    if len({reach for _, reach in cells}) == 1:
+        cells = [("".join(letter for letter, _ in cells), cells[0][1])]
+    return ", ".join(letter if reach == "any" else f"{letter} *{reach}*" for letter, reach in cells) or "-"
+
+
 # the pages ---------------------------------------------------------------------------
 
 PAGES = {
@@ -241,6 +268,7 @@ PAGES = {
     "metrics.md": metrics,
     "commands.md": commands,
     "tools.md": lambda: "# Tools\n\n" + NOTICE + tools(),
+    "security.md": security,
 }
 
 

@@ -20,10 +20,12 @@ from agent2389.wire.topics import (
     conversation_filter,
     protocol_digests,
     protocol_input,
+    protocol_progress,
     protocol_status,
 )
 
 ANY = "+"
+AGENT = "{agent_id}"
 
 
 class Role(StrEnum):
@@ -202,27 +204,27 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(kind="mesh", filters=_below(MeshTopics.mesh), agent=READS),
     Rule(
-        kind=protocol_input("{agent_id}"),
+        kind=protocol_input(AGENT),
         filters=_of_agents(protocol_input),
         agent=Access(read=Reach.OWN, write=Reach.FOREIGN),
         foreign=Access(read=Reach.OWN, write=Reach.ANY),
         producer=WRITES,
     ),
     Rule(
-        kind=protocol_status("{agent_id}"),
+        kind=protocol_status(AGENT),
         filters=_of_agents(protocol_status),
         agent=Access(read=Reach.ANY, write=Reach.OWN),
         foreign=Access(read=Reach.ANY, write=Reach.OWN),
     ),
     Rule(
-        kind=", ".join(protocol_digests("{agent_id}")),
+        kind=f"{protocol_progress(AGENT)}, tools, llm",
         filters=lambda _, scope: tuple(topic for agent in scope.agents for topic in protocol_digests(agent)),
         ops=READS,
         agent=WRITES_OWN,
         foreign=WRITES_OWN,
     ),
     Rule(
-        kind=conversation("{conversation_id}", "{agent_id}"),
+        kind=conversation("{conversation_id}", AGENT),
         filters=_of_agents(conversation_filter),
         agent=Access(read=Reach.FOREIGN, write=Reach.ANY),
         foreign=WRITES_OWN,

@@ -33,6 +33,7 @@ from agent2389.config.load import load_agent
 from agent2389.config.model import AgentConfiguration
 from agent2389.errors import Agent2389Error, ConfigurationError, InputRefused, NotFound
 
+KEPT = "kept"
 VARIABLE = "AGENT2389_MQTT_PASSWORD_"
 IMAGE_PLUGIN = "/usr/lib/mosquitto_dynamic_security.so"
 _PLUGINS = ("usr/lib", "usr/lib/*", "usr/local/lib", "opt/homebrew/lib", "opt/homebrew/opt/mosquitto/lib")
@@ -160,7 +161,7 @@ def _passwords(logins: Sequence[str], known: Mapping[str, Hash]) -> dict[str, Pa
             same = old is not None and old.matches(given)
             found[login] = Password(old if old and same else hash_password(given), name)
         elif old is not None:
-            found[login] = Password(old, "kept")
+            found[login] = Password(old, KEPT)
         else:
             made = new_password()
             found[login] = Password(hash_password(made), "made", made)
@@ -237,8 +238,11 @@ def _tell(
             removed=removed,
         )
     else:
-        rows = [(login, roles[login], item.shown or f"({item.origin})") for login, item in passwords.items()]
-        output.table(rows, ("login", "role", "password"))
+        fresh = [(login, roles[login], item.shown) for login, item in passwords.items() if item.shown]
+        output.table(fresh, ("login", "role", "password"))
+        for login, item in passwords.items():
+            if item.shown is None:
+                output.say(f"{login}: password {'kept' if item.origin == KEPT else f'of {item.origin}'}")
     for login in removed:
         output.say(f"removed: {login} (no agent file and no role has it)")
     if any(item.shown for item in passwords.values()):

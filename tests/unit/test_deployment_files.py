@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent2389.config.environment import VARIABLES
+from agent2389.wire.limits import MAX_MESSAGE_BYTES
 from tests.support.deployment import (
     ROOT,
     Document,
@@ -93,7 +94,7 @@ def test_image_is_built_from_the_lock_file_and_nothing_unexpected() -> None:
     assert all("--frozen --no-dev" in sync for sync in syncs)
     assert "--no-editable" in syncs[-1]
     wanted = [set(re.findall(r"--extra (\w+)", sync)) for sync in syncs]
-    assert wanted == [{"llm", "docs", "mcp", "s3"}] * 2
+    assert wanted == [{"llm", "docs", "mcp", "s3", "graph"}] * 2
     assert wanted[0] <= set(toml(ROOT / "pyproject.toml")["project"]["optional-dependencies"])
 
 
@@ -197,8 +198,7 @@ def test_secrets_are_files(services: dict[str, Document]) -> None:
     for name in OURS:
         environment = services[name]["environment"]
         assert not secret & set(environment), name
-        # Read by the toolkit of the graph database, not by the configuration.
-        assert set(environment) - {"NEO4J_URI"} <= known, name
+        assert set(environment) <= known, name
         files = {value for key, value in environment.items() if key.endswith("_FILE")}
         assert files == {f"/run/secrets/{item}" for item in services[name]["secrets"]}, name
 
@@ -264,5 +264,6 @@ def test_every_broker_file_keeps_its_promises() -> None:
         settings = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines if line and line[0] != "#"}
         assert settings["persistence"] == "true", path
         assert "autosave_on_changes" not in settings, path
-        assert int(settings["message_size_limit"]) == 256 * 1024, path
+        # Above a message's own limit: what is a little too large gets an answer of the mesh, not silence.
+        assert int(settings["message_size_limit"]) == 4 * MAX_MESSAGE_BYTES, path
         assert int(settings["max_queued_messages"]) > 1000, path
