@@ -10,9 +10,9 @@ import sysconfig
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
-import aiomqtt
 import msgspec
 
+from agent2389.broker.clients import aiomqtt
 from agent2389.errors import ConfigurationError, MissingExtra, Unreachable
 from agent2389.telemetry import children
 

@@ -7,12 +7,10 @@ import random
 import re
 import socket
 
-import aiomqtt
 import structlog
-from aiomqtt.exceptions import MqttConnectError
-from paho.mqtt import client as paho
 
 from agent2389.broker.address import BrokerAddress
+from agent2389.broker.clients import MqttConnectError, aiomqtt, paho
 from agent2389.broker.dispatch import dispatch, refuse_unsendable
 from agent2389.broker.mqtt_client import CheckedClient, read_properties, subscribe_options
 from agent2389.broker.port import (

@@ -3,13 +3,14 @@
 import asyncio
 from typing import Any
 
-import aiomqtt
-from paho.mqtt import client as paho
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties as PahoProperties
-from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
-
+from agent2389.broker.clients import (
+    PacketTypes,
+    PahoProperties,
+    ReasonCode,
+    SubscribeOptions,
+    aiomqtt,
+    paho,
+)
 from agent2389.broker.port import Message, Properties, PublishRefused
 from agent2389.errors import Unreachable
 

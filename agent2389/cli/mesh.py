@@ -17,7 +17,7 @@ from agent2389.config.load import find_file, load_agent, require_key
 from agent2389.config.process import ProcessConfiguration, load_process
 from agent2389.errors import Agent2389Error, ConfigurationError, NotFound
 from agent2389.launch.folder import MeshFile, is_held, read_mesh
-from agent2389.telemetry.logs import configure_logging
+from agent2389.telemetry.imports import without
 
 DETACH_SECONDS = 60.0
 DOWN_SECONDS = 40.0
@@ -26,6 +26,7 @@ DOWN_SECONDS = 40.0
 def up(data: Path | None, agents: Path | None, *, detach: bool, print_env: bool) -> None:
     """Run a whole mesh here until Ctrl-C."""
     from agent2389.launch import mesh as launch  # noqa: PLC0415 - --print-env stays fast
+    from agent2389.telemetry.logs import configure_logging  # noqa: PLC0415 - the same
 
     process = load_process()
     folder = data or process.data
@@ -100,7 +101,8 @@ def down(data: Path | None) -> None:
 
 def run(file: Path | None) -> None:
     """Run one agent until it is told to stop."""
-    from agent2389.wiring.agent import run_agent  # noqa: PLC0415 - only this verb needs it
+    with without("rich"):  # structlog looks for it, to print tracebacks that our log has as text
+        from agent2389.wiring.agent import run_agent  # noqa: PLC0415 - only this verb needs it
 
     loaded = load_agent(file or find_file(os.environ))
     require_key(loaded)

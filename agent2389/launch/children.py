@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -30,9 +30,12 @@ class Child(msgspec.Struct, frozen=True):
 
 
 class Supervisor:
-    """Keeps children running until ``stop``. A child with a wrong configuration is not restarted."""
+    """Keeps children running until ``stop``. A child with a wrong configuration is not restarted,
+    nor one that ended because it was told to; ``tell`` hears of the latter.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None] = lambda text: None) -> None:
+        self._tell = tell
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._spawning: set[asyncio.Task[asyncio.subprocess.Process]] = set()
@@ -94,7 +97,7 @@ class Supervisor:
                 )
                 return
             if code == 0 and child.may_end:
-                log.info("child ended as it was told", name=child.name)
+                self._tell(f"{child.name} ended as it was told")
                 return
             lived = asyncio.get_running_loop().time() - started
             pause = FIRST_PAUSE if lived > LONGEST_PAUSE else min(pause * 2, LONGEST_PAUSE)

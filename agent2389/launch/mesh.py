@@ -84,7 +84,7 @@ async def _run(options: Options, tell: Tell, ready: Callable[[MeshFile], None]) 
             broker=broker,
             tenant=options.tenant,
         )
-        supervisor = Supervisor()
+        supervisor = Supervisor(tell)
         stack.push_async_callback(_stop_children, supervisor, data)
         environ = _environ(mesh)
         ops = Child(

@@ -1,28 +1,27 @@
 """From configuration sections to models: adapters chosen, keys hidden, wrappers put on."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agent2389.config.model import Endpoint, LlmSection, RoutingModel
 from agent2389.errors import ConfigurationError
-from agent2389.llm.anthropic import AnthropicDialect
 from agent2389.llm.breaker import Breaker, Breaking
-from agent2389.llm.dialect import Dialect
-from agent2389.llm.endpoint import EndpointModel
 from agent2389.llm.fallback import FallingBack
-from agent2389.llm.google import GoogleDialect
-from agent2389.llm.openai import OpenAIDialect
 from agent2389.llm.port import Model
 from agent2389.llm.pricing import Price, flat
 from agent2389.llm.rehearsal import RehearsalModel
 from agent2389.llm.streamed import Streamed
 from agent2389.llm.wrap import Retrying
+from agent2389.telemetry.imports import later
 from agent2389.telemetry.logs import register_secret
 
-DIALECTS: Final[Mapping[str, Callable[[], Dialect]]] = {
-    "openai": OpenAIDialect,
-    "anthropic": AnthropicDialect,
-    "google": GoogleDialect,
+if TYPE_CHECKING:
+    from agent2389.llm.dialect import Dialect
+
+DIALECTS: Final[Mapping[str, Callable[[], "Dialect"]]] = {
+    "openai": later("agent2389.llm.openai", "OpenAIDialect"),
+    "anthropic": later("agent2389.llm.anthropic", "AnthropicDialect"),
+    "google": later("agent2389.llm.google", "GoogleDialect"),
 }
 MAIN: Final = "default"
 """The name of the endpoint that ``[llm]`` itself is."""
@@ -135,6 +134,8 @@ def open_endpoint(endpoint: Endpoint, model: str, *, proxy: str | None = None) -
         return RehearsalModel()
     key = endpoint.api_key.get_secret_value() if endpoint.api_key else None
     register_secret(key)
+    from agent2389.llm.endpoint import EndpointModel  # noqa: PLC0415 - the rehearsal model needs no HTTP
+
     dialect = DIALECTS[endpoint.provider]()
     return EndpointModel(
         dialect, model, api_key=key, base_url=endpoint.base_url, proxy=proxy, price=_price(endpoint, model)

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Callable
-from typing import Any, Final
-
-from jsonpath import JSONPath, JSONPathError
-from jsonpath import compile as compile_path
+from typing import TYPE_CHECKING, Any, Final
 
 from agent2389.config.rules import Condition
 from agent2389.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from jsonpath import JSONPath
 
 MAX_MATCHED_CHARACTERS: Final = 4000
 """A regular expression sees no more of a text: an agent's answer must not keep the loop busy."""
@@ -21,7 +21,7 @@ class Lookup:
         self._document = document
         self._found: dict[str, list[Any]] = {}
 
-    def find(self, text: str, path: JSONPath) -> list[Any]:
+    def find(self, text: str, path: "JSONPath") -> list[Any]:
         """Every value at ``path``, which was written as ``text``."""
         if text not in self._found:
             self._found[text] = path.findall(self._document)
@@ -53,7 +53,10 @@ class Check:
         return _OPERATORS[self._operator](found[0], self._wanted) is not self._negated
 
 
-def _compiled(path: str) -> JSONPath:
+def _compiled(path: str) -> "JSONPath":
+    from jsonpath import JSONPath, JSONPathError  # noqa: PLC0415 - agents without rules do not pay for it
+    from jsonpath import compile as compile_path  # noqa: PLC0415 - the same
+
     try:
         compiled = compile_path(path)
     except JSONPathError as error:

@@ -5,28 +5,23 @@ from typing import Any
 
 from agent2389.config.model import AgentConfiguration, ToolEntry
 from agent2389.errors import ConfigurationError
-from agent2389.tools.dev import DevToolkit
-from agent2389.tools.graph import GraphToolkit
-from agent2389.tools.http_request import HttpToolkit
-from agent2389.tools.mcp_toolkit import McpToolkit
+from agent2389.telemetry.imports import later
 from agent2389.tools.port import Toolkit, ToolSettings
-from agent2389.tools.s3 import S3Toolkit
 from agent2389.tools.third_party import installed, make_third_party
-from agent2389.tools.todo import TodoToolkit
-from agent2389.tools.web import WebToolkit
 
 MCP = "mcp"
 """In ``toolkits`` it stands for all of ``[toolkit_config.mcp.servers]``; one of them is ``mcp.NAME``."""
 
 
 CONFIGURED: Mapping[str, Callable[[ToolSettings], Toolkit]] = {
-    "web": WebToolkit,
-    "http": HttpToolkit,
-    "s3": S3Toolkit,
-    "dev": DevToolkit,
-    "todo": TodoToolkit,
-    "neo4j": GraphToolkit,
+    "web": later("agent2389.tools.web", "WebToolkit"),
+    "http": later("agent2389.tools.http_request", "HttpToolkit"),
+    "s3": later("agent2389.tools.s3", "S3Toolkit"),
+    "dev": later("agent2389.tools.dev", "DevToolkit"),
+    "todo": later("agent2389.tools.todo", "TodoToolkit"),
+    "neo4j": later("agent2389.tools.graph", "GraphToolkit"),
 }
+_mcp_toolkit: Callable[[str, ToolSettings], Toolkit] = later("agent2389.tools.mcp_toolkit", "McpToolkit")
 
 
 def make_configured(name: str, configuration: AgentConfiguration) -> Toolkit | None:
@@ -38,7 +33,7 @@ def make_configured(name: str, configuration: AgentConfiguration) -> Toolkit | N
         server = name.removeprefix(f"{MCP}.")
         values = server_tables(configuration).get(server)
         proxy = configuration.network.proxy
-        return None if values is None else McpToolkit(server, ToolSettings(values=values, proxy=proxy))
+        return None if values is None else _mcp_toolkit(server, ToolSettings(values=values, proxy=proxy))
     make = CONFIGURED.get(name)
     if make is None:
         return make_third_party(name, _settings({name}, name, configuration))

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import os
 import sys
 import tempfile
@@ -42,6 +41,7 @@ from agent2389.upkeep.dispatch import Dispatcher
 from agent2389.upkeep.intake import Intake
 from agent2389.wire.names import new_uuid7
 from agent2389.wiring.counting import CountingObserver
+from agent2389.wiring.memory import settle
 from agent2389.wiring.servers import (
     check_mesh,
     http_server,
@@ -204,8 +204,7 @@ async def _work(
         process.worker = worker
         process.waiting_for = ""
         health.started_up = True
-        gc.collect()
-        gc.freeze()
+        settle()
         log.info("agent runs", capabilities=list(configuration.agent.capabilities))
         if process.stop.is_set():
             return

@@ -76,7 +76,7 @@ def test_a_pause_outlives_a_restart_and_a_restart_is_a_new_incarnation(mesh: Mes
 
 def test_a_stopped_agent_stays_away(mesh: Mesh) -> None:
     assert mesh.run("agent", "stop", "generalist", "--wait", SOON).returncode == 0
-    mesh.until(lambda: "child ended as it was told" in (mesh.data.parent / "up.log").read_text())
+    mesh.until(lambda: "generalist ended as it was told" in (mesh.data.parent / "up.log").read_text())
     assert incarnation(mesh, "generalist") is None
     assert "no process" in mesh.run("agent", "drain", "generalist", "--wait", "1").stderr
 
