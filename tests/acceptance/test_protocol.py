@@ -62,6 +62,7 @@ def stand_in(mesh: Mesh, agent: str) -> Iterator[str]:
         process.wait(10)
 
 
+@pytest.mark.timeout(300)
 def test_our_agent_passes_every_requirement(mesh: Mesh, tmp_path: Path) -> None:
     assert CHECKS
     path = tmp_path / "subject.toml"
@@ -75,7 +76,7 @@ def test_our_agent_passes_every_requirement(mesh: Mesh, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=240,
     )
     assert done.stdout, done.stderr
     document = json.loads(done.stdout)
