@@ -118,6 +118,10 @@ class MeshTopics(msgspec.Struct, frozen=True):
         """Filter of all topics of the tenant."""
         return self._below("#")
 
+    def neighbours(self) -> str:
+        """Which agents of others are on the broker (retained)."""
+        return self._below("neighbours")
+
     def mesh(self) -> str:
         """Which ledger this tenant belongs to (retained)."""
         return self._below("mesh")

@@ -39,6 +39,7 @@ from agent2389.tools.registry import ToolSet
 from agent2389.upkeep.accept import accept_document
 from agent2389.upkeep.dispatch import Dispatcher
 from agent2389.upkeep.intake import Intake
+from agent2389.upkeep.roster import RosterReader
 from agent2389.wire.names import new_uuid7
 from agent2389.wiring.counting import CountingObserver
 from agent2389.wiring.servers import (
@@ -145,11 +146,7 @@ async def _work(
         )
         stack.push_async_callback(ledger.close)
         opened.append(ledger)
-        if configuration.agent.tenant != ledger.tenant:
-            raise ConfigurationError(
-                f"the file says tenant {configuration.agent.tenant}, the login belongs to {ledger.tenant}",
-                hint="use a login of that tenant or change agent.tenant",
-            )
+        _check_tenant(configuration, ledger)
         stack.push_async_callback(broker.close)
         announcer = Announcer(configuration, incarnation, await ledger.mesh_id())
         client_id = f"{configuration.agent.id}-{incarnation}"
@@ -163,7 +160,8 @@ async def _work(
         _watch_tools(health, tools)
         models = Models(configuration.llm, proxy=configuration.network.proxy)
         stack.push_async_callback(models.close)
-        parts = _parts(configuration, incarnation, models, tools, metrics)
+        roster = await RosterReader.listening(connection, ledger.tenant)
+        parts = _parts(configuration, incarnation, models, tools, metrics, roster)
         await _verify(parts.model, tell)
         with contextlib.suppress(Unreachable):
             # Without a broker the agent works all the same: it claims by polling.
@@ -203,6 +201,14 @@ async def _work(
         await worker.run()
         process.restart = process.restart or worker.restart_asked
     log.info("agent stopped")
+
+
+def _check_tenant(configuration: AgentConfiguration, ledger: Ledger) -> None:
+    if configuration.agent.tenant != ledger.tenant:
+        raise ConfigurationError(
+            f"the file says tenant {configuration.agent.tenant}, the login belongs to {ledger.tenant}",
+            hint="use a login of that tenant or change agent.tenant",
+        )
 
 
 def _application(
@@ -263,7 +269,12 @@ def _application(
 
 
 def _parts(
-    configuration: AgentConfiguration, incarnation: str, models: Models, tools: ToolSet, metrics: Metrics
+    configuration: AgentConfiguration,
+    incarnation: str,
+    models: Models,
+    tools: ToolSet,
+    metrics: Metrics,
+    roster: RosterReader,
 ) -> Parts:
     routing = configuration.routing
     policy = load_policy(routing.policy)
@@ -283,6 +294,7 @@ def _parts(
         model_for_job=models.for_job,
         observer=CountingObserver(metrics, configuration.agent.id),
         profiles=load_profiles(configuration.agent.profiles),
+        strangers=roster.strangers,
     )
 
 
