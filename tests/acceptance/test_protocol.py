@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import uuid
@@ -34,9 +35,36 @@ system_prompt = "You answer."
 """
 
 
+STARTER = """
+[agent]
+id = "starter"
+description = "Begins what others finish."
+capabilities = ["starting"]
+
+[llm]
+provider = "rehearsal"
+model = "rehearsal"
+system_prompt = "You begin."
+
+[routing]
+strategy = "rules"
+
+[[routing.rules]]
+path = "$.answer"
+to = "standing-in"
+reason = "others finish it"
+"""
+
+
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with running_mesh(tmp_path_factory.mktemp("mesh") / "data", AGENT2389_LOCAL_BROKER="mosquitto") as mesh:
+    folder = tmp_path_factory.mktemp("mesh")
+    agents = folder / "agents"
+    agents.mkdir()
+    for name in ("writer", "editor"):
+        shutil.copy(ROOT / "agents" / f"{name}.toml", agents)
+    (agents / "starter.toml").write_text(STARTER)
+    with running_mesh(folder / "data", agents=agents, AGENT2389_LOCAL_BROKER="mosquitto") as mesh:
         yield mesh
 
 
@@ -129,6 +157,14 @@ def test_theirs_hands_on_to_ours(mesh: Mesh, theirs: str) -> None:
     answer = mesh.heard(f"/conversations/{message['conversation_id']}/writer")
     assert answer["task_id"] == message["task_id"]
     assert "harbour opens at six" in answer["response"]
+
+
+def test_a_rule_hands_on_to_what_only_theirs_can_do(mesh: Mesh, theirs: str) -> None:
+    mesh.until(lambda: any(theirs.encode() in body for body in mesh.on(f"{PREFIX}/neighbours")))
+    mesh.publish(f"{PREFIX}/jobs/starting/by-rule", {"instruction": "Begin. The lamp is green today."})
+    result = mesh.heard(f"{PREFIX}/results/by-rule")
+    assert [hop["agent_id"] for hop in result["route"]] == ["starter", theirs]
+    assert result["state"] == "completed"
 
 
 def test_a_task_waits_until_the_foreign_agent_is_there(mesh: Mesh) -> None:
