@@ -201,6 +201,7 @@ RULES: tuple[Rule, ...] = (
         operator=BOTH,
     ),
     Rule(kind="mesh", filters=_below(MeshTopics.mesh), agent=READS),
+    Rule(kind="neighbours", filters=_below(MeshTopics.neighbours), agent=READS),
     Rule(
         kind=protocol_input("{agent_id}"),
         filters=_of_agents(protocol_input),
