@@ -143,7 +143,7 @@ async def test_the_forms_of_submit_are_told_apart() -> None:
 
 
 async def test_nobody_at_the_address_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent2389.cli.broker.CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr("agent2389.cli.named_broker.CONNECT_SECONDS", 0.3)
     with pytest.raises(Unreachable):
         await monitor(
             "mqtt://127.0.0.1:9", mode=Mode.ALL, form=Format.JSON, agent=None, count=1, seconds=None
