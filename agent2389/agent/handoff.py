@@ -1,6 +1,6 @@
 """From an answer to what happens next: ask the router, fill in the finish."""
 
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 
@@ -20,8 +20,11 @@ from agent2389.ledger.records import (
     Usage,
 )
 from agent2389.ledger.states import AgentState
+from agent2389.ledger.views import AgentRow
 from agent2389.router.port import Candidate, Decision, Outcome, Router, Situation, Step, Target
 from agent2389.telemetry import surroundings
+from agent2389.wire.mesh import Stranger
+from agent2389.wire.names import derived_uuid
 
 MAX_LISTED_BYTES = 24 * 1024
 """A result names its files up to this size; a longer list is itself a file."""
@@ -30,10 +33,18 @@ MAX_LISTED_BYTES = 24 * 1024
 class HandOff:
     """Decides for one process; candidates come from the ledger, never from a model's words."""
 
-    def __init__(self, ledger: Ledger, agent_id: str, observer: Observer) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        agent_id: str,
+        observer: Observer,
+        *,
+        strangers: Callable[[], tuple[Stranger, ...]] = tuple,
+    ) -> None:
         self._ledger = ledger
         self._agent_id = agent_id
         self._observer = observer
+        self._strangers = strangers
 
     async def decide(self, claim: Claim, answer: Answer, router: Router) -> tuple[Decision, float]:
         """The router's decision and how long it took in seconds."""
@@ -59,13 +70,30 @@ class HandOff:
         self._observer.routed(decision.outcome, decision.strategy)
         return decision, surroundings.elapsed() - started
 
-    async def _candidates(self) -> tuple[Candidate, ...]:
-        pools: dict[str, list[Any]] = {}
+    async def _pools(self) -> dict[str, list[AgentRow]]:
+        pools: dict[str, list[AgentRow]] = {}
         for row in await self._ledger.agents():
             if row.role == "agent" and row.state is AgentState.RUNNING:
                 for capability in row.capabilities:
                     pools.setdefault(capability, []).append(row)
-        return tuple(
+        return pools
+
+    async def _candidates(self) -> tuple[Candidate, ...]:
+        """Our own pools; what only agents of others can do is a candidate too."""
+        pools = await self._pools()
+        others = self._of_others()
+        foreign = tuple(
+            Candidate(
+                capability=capability,
+                description=next((other.description for other in found if other.description), ""),
+                agents=tuple(other.agent_id for other in found),
+                free_slots=len(found),
+                slots=len(found),
+            )
+            for capability, found in others.items()
+            if capability not in pools
+        )
+        own = tuple(
             Candidate(
                 capability=capability,
                 description=next((row.description for row in rows if row.description), ""),
@@ -75,6 +103,22 @@ class HandOff:
             )
             for capability, rows in sorted(pools.items())
         )
+        return own + foreign
+
+    def _of_others(self) -> dict[str, list[Stranger]]:
+        found: dict[str, list[Stranger]] = {}
+        for other in sorted(self._strangers(), key=lambda other: other.agent_id):
+            for capability in other.capabilities:
+                found.setdefault(capability, []).append(other)
+        return found
+
+    async def _bound(self, target: Target, task_id: str) -> Target:
+        """A capability that only agents of others have becomes one of them: they claim nothing themselves."""
+        others = self._of_others().get(target.capability or "", ())
+        if not others or target.capability in await self._pools():
+            return target
+        chosen = min(others, key=lambda other: derived_uuid("stranger", task_id, other.agent_id))
+        return msgspec.structs.replace(target, capability=None, agent=chosen.agent_id)
 
     async def finish(
         self,
@@ -88,6 +132,7 @@ class HandOff:
     ) -> Finish:
         """The transaction to write. A text too large for a message becomes a file."""
         result, input_, manifest = await self._result(answer.text, manifest)
+        targets = [await self._bound(target, claim.fence.task_id) for target in decision.targets]
         routing = Usage(
             input_tokens=decision.usage.input,
             output_tokens=decision.usage.output,
@@ -108,7 +153,7 @@ class HandOff:
                     next=target.next,
                     reason=decision.reason,
                 )
-                for slot, target in enumerate(decision.targets)
+                for slot, target in enumerate(targets)
             )
             if decision.outcome is Outcome.HAND_OFF
             else (),

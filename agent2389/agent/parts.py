@@ -14,6 +14,7 @@ from agent2389.ledger.records import Claim, Usage
 from agent2389.llm.port import Model
 from agent2389.router.port import Router
 from agent2389.tools.registry import ToolSet
+from agent2389.wire.mesh import Stranger
 
 
 class Observer:
@@ -38,7 +39,8 @@ class Observer:
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """The rooms a worker needs, already open. ``model_for_job`` takes a job's ``llm`` field and
     raises ``ConfigurationError`` for what the agent's file does not list; ``transcripts`` takes what
-    was said, once it is committed; ``profiles`` are other ways to work, by name.
+    was said, once it is committed; ``profiles`` are other ways to work, by name;
+    ``strangers`` tells which agents of others are available now.
     """
 
     configuration: AgentConfiguration
@@ -51,6 +53,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     observer: Observer
     profiles: Mapping[str, Profile] = msgspec.field(default_factory=dict)
     transcripts: Callable[[Claim, Sequence[Message]], None] | None = None
+    strangers: Callable[[], tuple[Stranger, ...]] = tuple
 
 
 class StopReason(StrEnum):

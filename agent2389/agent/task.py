@@ -43,7 +43,9 @@ class TaskRun:
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._workspaces = workspaces
-        self._handoff = HandOff(ledger, parts.configuration.agent.id, parts.observer)
+        self._handoff = HandOff(
+            ledger, parts.configuration.agent.id, parts.observer, strangers=parts.strangers
+        )
         self._prices = Prices(parts.configuration.prices, parts.configuration.llm)
 
     async def run(self, running: Running) -> str:

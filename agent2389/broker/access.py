@@ -203,6 +203,7 @@ RULES: tuple[Rule, ...] = (
         operator=BOTH,
     ),
     Rule(kind="mesh", filters=_below(MeshTopics.mesh), agent=READS),
+    Rule(kind="neighbours", filters=_below(MeshTopics.neighbours), agent=READS),
     Rule(
         kind=protocol_input(AGENT),
         filters=_of_agents(protocol_input),

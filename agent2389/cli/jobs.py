@@ -69,13 +69,13 @@ async def submit(
         document["routing"] = {"strategy": strategy}
     given = {
         "next": agent_links(next_agents, text),
-        "conversation_id": conversation_id,
-        "capability": capability,
-        "agent": agent,
+        "conversation_id": conversation_id or None,
+        "capability": capability or None,
+        "agent": agent or None,
         "input": read_option("--input", input_json),
         "budget": {"cost_usd": budget} if budget is not None else None,
     }
-    document |= {key: value for key, value in given.items() if value not in (None, "")}
+    document |= {key: value for key, value in given.items() if value is not None}
     async with connected(api) as client:
         if files:
             document["files"] = [await _file(client, path) for path in files]

@@ -19,8 +19,8 @@ from agent2389.wire.topics import (
     parse_conversation_agent,
     parse_last_level,
     parse_protocol_agent,
+    protocol_digests,
     protocol_input_filter,
-    protocol_progress_filters,
     protocol_status_filter,
 )
 
@@ -83,8 +83,8 @@ def filters_of(mode: Mode, tenant: str) -> tuple[str, ...]:
         Mode.AVAILABILITY: (protocol_status_filter(),),
         Mode.INPUTS: (protocol_input_filter(),),
         Mode.CONVERSATIONS: (conversation_filter(),),
-        Mode.PROGRESS: protocol_progress_filters(),
-        Mode.MESH: (MeshTopics(tenant).everything(),),
+        Mode.PROGRESS: protocol_digests("+"),
+        Mode.MESH: (MeshTopics(tenant).everything_filter(),),
     }
     if mode is Mode.ALL:
         return tuple(topic_filter for filters in by_mode.values() for topic_filter in filters)

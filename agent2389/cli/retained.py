@@ -65,7 +65,7 @@ async def clear_retained(
 ) -> None:
     """Clear every retained message under ``filters``; topics that are not this mesh's are asked about."""
     configure_logging("critical")
-    own = MeshTopics(load_process().tenant).everything().removesuffix("#")
+    own = MeshTopics(load_process().tenant).everything_filter().removesuffix("#")
     async with connected(broker, "retained") as connection:
         topics = [topic for topic, _ in await _read(connection, filters)]
         others = [topic for topic in topics if not topic.startswith(own)]
@@ -94,7 +94,7 @@ def _ask(others: Sequence[str]) -> None:
 async def _read(connection: Connection, filters: Sequence[str]) -> list[tuple[str, bytes]]:
     """Retained messages, complete once an echo of our own has come after them."""
     topics = MeshTopics(load_process().tenant)
-    wanted = tuple(filters) or (topics.everything(), protocol_topics_filter(), conversation_filter())
+    wanted = tuple(filters) or (topics.everything_filter(), protocol_topics_filter(), conversation_filter())
     found: dict[str, bytes] = {}
     echoed = asyncio.Event()
     probe = topics.probe("retained", new_uuid7())

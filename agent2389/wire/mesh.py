@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 MAX_SMALL_BYTES = 8192
+MAX_ROSTER_BYTES = 262_144
 Read = TypeVar("Read")
 
 
@@ -49,6 +50,20 @@ class Mesh(msgspec.Struct, frozen=True):
     version: str
 
 
+class Stranger(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent of others, as its own status tells."""
+
+    agent_id: str
+    capabilities: tuple[str, ...]
+    description: str = ""
+
+
+class Roster(msgspec.Struct, frozen=True):
+    """The agents of others that are available (retained)."""
+
+    agents: tuple[Stranger, ...]
+
+
 class Control(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A hint on ``control/{agent_id}`` that the ledger holds a command; it carries no right of its own."""
 
@@ -91,6 +106,12 @@ def read_mesh(payload: bytes) -> Mesh | None:
     return _read(payload, Mesh)
 
 
+def read_roster(payload: bytes) -> tuple[Stranger, ...]:
+    """The agents of others; none for a clear or anything else."""
+    roster = _read(payload, Roster, MAX_ROSTER_BYTES)
+    return roster.agents if roster is not None else ()
+
+
 def read_approval_answer(payload: bytes) -> ApprovalAnswer | None:
     """A decision about an approval; ``None`` for anything else, unprintable texts included."""
     answer = _read(payload, ApprovalAnswer)
@@ -98,8 +119,8 @@ def read_approval_answer(payload: bytes) -> ApprovalAnswer | None:
     return answer if printable else None
 
 
-def _read(payload: bytes, kind: type[Read]) -> Read | None:
-    if not payload or len(payload) > MAX_SMALL_BYTES:
+def _read(payload: bytes, kind: type[Read], limit: int = MAX_SMALL_BYTES) -> Read | None:
+    if not payload or len(payload) > limit:
         return None
     try:
         return msgspec.json.decode(payload, type=kind)

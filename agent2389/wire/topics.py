@@ -114,9 +114,13 @@ class MeshTopics(msgspec.Struct, frozen=True):
         """All answers."""
         return self._below("approvals", "+", "answer")
 
-    def everything(self) -> str:
+    def everything_filter(self) -> str:
         """Filter of all topics of the tenant."""
         return self._below("#")
+
+    def neighbours(self) -> str:
+        """Which agents of others are on the broker (retained)."""
+        return self._below("neighbours")
 
     def mesh(self) -> str:
         """Which ledger this tenant belongs to (retained)."""
@@ -219,11 +223,6 @@ def protocol_topics_filter() -> str:
 def conversation_replies(conversation_id: str) -> str:
     """What any agent says in one conversation."""
     return conversation(conversation_id, "+")
-
-
-def protocol_progress_filters() -> tuple[str, ...]:
-    """Progress, tool and model messages of every agent."""
-    return tuple(f"/control/agents/+/{level}" for level in ("progress", "tools", "llm"))
 
 
 def parse_conversation_agent(topic: str) -> str | None:

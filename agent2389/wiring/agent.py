@@ -26,7 +26,6 @@ from agent2389.errors import ConfigurationError, ModelFailed, RunFailed, Unreach
 from agent2389.insight.health import Health
 from agent2389.insight.jobs import wait_for_end
 from agent2389.insight.probes import add_probes
-from agent2389.insight.transcript_sink import TranscriptSink
 from agent2389.ledger.port import Ledger
 from agent2389.llm.open import Models
 from agent2389.llm.port import Model
@@ -39,6 +38,7 @@ from agent2389.tools.registry import ToolSet
 from agent2389.upkeep.accept import accept_document
 from agent2389.upkeep.dispatch import Dispatcher
 from agent2389.upkeep.intake import Intake
+from agent2389.upkeep.roster import RosterReader
 from agent2389.wire.names import new_uuid7
 from agent2389.wiring.counting import CountingObserver
 from agent2389.wiring.memory import settle
@@ -147,11 +147,7 @@ async def _work(
         )
         stack.push_async_callback(ledger.close)
         opened.append(ledger)
-        if configuration.agent.tenant != ledger.tenant:
-            raise ConfigurationError(
-                f"the file says tenant {configuration.agent.tenant}, the login belongs to {ledger.tenant}",
-                hint="use a login of that tenant or change agent.tenant",
-            )
+        _check_tenant(configuration, ledger)
         stack.push_async_callback(broker.close)
         announcer = Announcer(configuration, incarnation, await ledger.mesh_id())
         client_id = f"{configuration.agent.id}-{incarnation}"
@@ -165,13 +161,12 @@ async def _work(
         _watch_tools(health, tools)
         models = Models(configuration.llm, proxy=configuration.network.proxy)
         stack.push_async_callback(models.close)
-        parts = _parts(
-            configuration,
-            incarnation,
-            models,
-            tools,
-            metrics,
-            await stack.enter_async_context(transcript_sink(configuration, metrics)),
+        roster = await RosterReader.listening(connection, ledger.tenant)
+        sink = await stack.enter_async_context(transcript_sink(configuration, metrics))
+        parts = msgspec.structs.replace(
+            _parts(configuration, incarnation, models, tools, metrics),
+            transcripts=sink.offer if sink else None,
+            strangers=roster.strangers,
         )
         await _verify(parts.model, tell)
         with contextlib.suppress(Unreachable):
@@ -211,6 +206,14 @@ async def _work(
         await worker.run()
         process.restart = process.restart or worker.restart_asked
     log.info("agent stopped")
+
+
+def _check_tenant(configuration: AgentConfiguration, ledger: Ledger) -> None:
+    if configuration.agent.tenant != ledger.tenant:
+        raise ConfigurationError(
+            f"the file says tenant {configuration.agent.tenant}, the login belongs to {ledger.tenant}",
+            hint="use a login of that tenant or change agent.tenant",
+        )
 
 
 def _application(
@@ -276,7 +279,6 @@ def _parts(
     models: Models,
     tools: ToolSet,
     metrics: Metrics,
-    sink: TranscriptSink | None,
 ) -> Parts:
     routing = configuration.routing
     policy = load_policy(routing.policy)
@@ -296,7 +298,6 @@ def _parts(
         model_for_job=models.for_job,
         observer=CountingObserver(metrics, configuration.agent.id),
         profiles=load_profiles(configuration.agent.profiles),
-        transcripts=sink.offer if sink else None,
     )
 
 

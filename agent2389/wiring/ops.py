@@ -26,6 +26,7 @@ from agent2389.upkeep.dispatch import Dispatcher
 from agent2389.upkeep.foreign import Foreign
 from agent2389.upkeep.intake import Intake
 from agent2389.upkeep.reconcile import Reconciler
+from agent2389.upkeep.roster import RosterTeller
 from agent2389.wire.names import new_uuid7
 from agent2389.wire.topics import MeshTopics
 from agent2389.wiring.servers import (
@@ -125,6 +126,7 @@ async def _serve(configuration: ProcessConfiguration) -> None:
         await intake.serve_pools()
         await intake.serve_protocol()
         await foreign.neighbours.follow_all()
+        teller = RosterTeller(foreign.neighbours, connection, ledger.tenant)
         port = await stack.enter_async_context(http_server(app, configuration.health, OPS_PORT))
         health.started_up = True
         log.info("ops runs", port=port, version=__version__)
@@ -136,6 +138,7 @@ async def _serve(configuration: ProcessConfiguration) -> None:
                 group.create_task(chores.run(), name="ops-chores")
                 group.create_task(intake.run(), name="ops-intake")
                 group.create_task(reconciler.run(), name="ops-reconcile")
+                group.create_task(teller.run(), name="ops-roster")
         finally:
             await asyncio.shield(_leave(ledger, connection, dispatcher, incarnation))
 

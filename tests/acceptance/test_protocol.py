@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import uuid
@@ -34,9 +35,36 @@ system_prompt = "You answer."
 """
 
 
+STARTER = """
+[agent]
+id = "starter"
+description = "Begins what others finish."
+capabilities = ["starting"]
+
+[llm]
+provider = "rehearsal"
+model = "rehearsal"
+system_prompt = "You begin."
+
+[routing]
+strategy = "rules"
+
+[[routing.rules]]
+path = "$.answer"
+to = "standing-in"
+reason = "others finish it"
+"""
+
+
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with running_mesh(tmp_path_factory.mktemp("mesh") / "data", AGENT2389_LOCAL_BROKER="mosquitto") as mesh:
+    folder = tmp_path_factory.mktemp("mesh")
+    agents = folder / "agents"
+    agents.mkdir()
+    for name in ("writer", "editor"):
+        shutil.copy(ROOT / "agents" / f"{name}.toml", agents)
+    (agents / "starter.toml").write_text(STARTER)
+    with running_mesh(folder / "data", agents=agents, AGENT2389_LOCAL_BROKER="mosquitto") as mesh:
         yield mesh
 
 
@@ -62,6 +90,7 @@ def stand_in(mesh: Mesh, agent: str) -> Iterator[str]:
         process.wait(10)
 
 
+@pytest.mark.timeout(300)
 def test_our_agent_passes_every_requirement(mesh: Mesh, tmp_path: Path) -> None:
     assert CHECKS
     path = tmp_path / "subject.toml"
@@ -75,7 +104,7 @@ def test_our_agent_passes_every_requirement(mesh: Mesh, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=240,
     )
     assert done.stdout, done.stderr
     document = json.loads(done.stdout)
@@ -130,6 +159,14 @@ def test_theirs_hands_on_to_ours(mesh: Mesh, theirs: str) -> None:
     assert "harbour opens at six" in answer["response"]
 
 
+def test_a_rule_hands_on_to_what_only_theirs_can_do(mesh: Mesh, theirs: str) -> None:
+    mesh.until(lambda: any(theirs.encode() in body for body in mesh.on(f"{PREFIX}/neighbours")))
+    mesh.publish(f"{PREFIX}/jobs/starting/by-rule", {"instruction": "Begin. The lamp is green today."})
+    result = mesh.heard(f"{PREFIX}/results/by-rule")
+    assert [hop["agent_id"] for hop in result["route"]] == ["starter", theirs]
+    assert result["state"] == "completed"
+
+
 def test_a_task_waits_until_the_foreign_agent_is_there(mesh: Mesh) -> None:
     agent = f"later-{uuid.uuid4().hex[:6]}"
     job_id = f"wait-{agent}"
@@ -169,73 +206,7 @@ def test_submit_sends_a_message_over_the_protocol_and_waits_for_the_last_agent(
     assert "harbour" in chained.stdout
 
 
-def test_submit_names_a_tool_and_its_parameters(mesh: Mesh) -> None:
-    parameters = '{"path": "a.txt"}'
-    words = ["submit", "--agent", "nobody-here", "--message", "Read.", "--tool", "read_file"]
-    mesh.run(*words, "--tool-params", parameters, "--conversation-id", "talk-tool")
-    sent = mesh.heard("/control/agents/nobody-here/input")
-    assert sent["conversation_id"] == "talk-tool"
-    assert sent["input"] == {"message": "Read.", "tool": "read_file", "parameters": {"path": "a.txt"}}
-    assert "read_file" in sent["instruction"]
-    assert parameters in sent["instruction"]
-    late = mesh.run(
-        "submit", "--agent", "nobody-here", "--message", "x", "--wait", "--timeout", "0.2", check=False
-    )
-    assert late.returncode == 8
-
-
-def test_submit_refuses_what_cannot_be_sent(mesh: Mesh) -> None:
-    for words, code in (
-        (("submit",), 2),
-        (("submit", "a", "--message", "b", "--agent", "writer"), 2),
-        (("submit", "--message", "b"), 2),
-        (("submit", "--message", "b", "--agent", "bad/id"), 3),
-        (("submit", "--message", "b", "--agent", "writer", "--conversation-id", "a#b"), 3),
-        (("submit", "--message", "b", "--agent", "writer", "--tool", "t", "--tool-params", "{"), 3),
-        (("submit", "--message", "b", "--agent", "writer", "--broker", "mqtt://127.0.0.1:9"), 9),
-    ):
-        assert mesh.run(*words, check=False).returncode == code, words
-
-
 def test_a_job_names_the_agents_that_continue(mesh: Mesh, theirs: str) -> None:
     words = ["submit", "Write. The wind is cold.", "--agent", "writer", "--next-agent", f"{theirs},editor"]
     payload = json.loads(mesh.run(*words, "--wait", "--json").stdout)["data"]
     assert [hop["agent_id"] for hop in payload["route"]] == ["writer", theirs, "editor"]
-
-
-def test_monitor_shows_what_its_mode_asks_for(mesh: Mesh) -> None:
-    found = mesh.run("monitor", "--mode", "availability", "--agent", "writer", "--count", "1", "--jsonl")
-    record = json.loads(found.stdout)
-    assert (record["kind"], record["agent_id"], record["retained"]) == ("availability", "writer", True)
-    assert record["payload"]["status"] == "available"
-    compact = mesh.run("monitor", "--mode", "availability", "--count", "1", "--format", "compact").stdout
-    assert "availability" in compact
-    assert "available" in compact
-    pretty = mesh.run("monitor", "--mode", "all", "--agent", "writer", "--count", "1").stdout
-    assert '"agent_id": "writer"' in pretty
-    assert mesh.run("monitor", "--mode", "progress", "--seconds", "0.2").stdout == ""
-    assert mesh.run("monitor", "--mode", "nothing", check=False).returncode == 2
-
-
-def test_monitor_cannot_be_used_to_steer_a_terminal(mesh: Mesh) -> None:
-    topic = "/control/agents/evil/status"
-    mesh.publish(topic, b'{"status": "\x1b[2J available"}', retain=True)
-    shown = mesh.run("monitor", "--mode", "availability", "--agent", "evil", "--count", "1").stdout
-    assert "\x1b" not in shown
-    mesh.publish(topic, b"", retain=True)
-
-
-def test_publish_and_retained_keep_show_and_clear(mesh: Mesh) -> None:
-    topic = f"/control/agents/kept-{uuid.uuid4().hex[:6]}/status"
-    mesh.run("publish", topic, '{"status": "available"}', "--retain")
-    listed = json.loads(mesh.run("retained", "list", topic, "--json").stdout)["data"]
-    assert listed == [{"topic": topic, "bytes": 23, "text": '{"status": "available"}'}]
-    refused = mesh.run("retained", "clear", topic, check=False)
-    assert refused.returncode == 4
-    assert "--yes" in refused.stderr
-    assert mesh.run("retained", "clear", topic, "--yes").stdout.strip() == topic
-    assert mesh.run("retained", "list", topic).stdout == ""
-    own = f"{PREFIX}/results/kept-{uuid.uuid4().hex[:6]}"
-    mesh.run("publish", own, "{}", "--retain")
-    assert mesh.run("retained", "clear", own).stdout.strip() == own
-    assert mesh.run("publish", "a/+", "x", check=False).returncode == 4

@@ -18,33 +18,9 @@ from agent2389.proving.conformance.report import Report, Verdict
 from agent2389.proving.conformance.requirements import REQUIREMENTS
 from agent2389.proving.conformance.run import Plan, run
 from agent2389.telemetry import children
-from tests.support.stand_in import REFERENCE
+from tests.support.stand_in import FAULTS, REFERENCE
 from tests.support.structure import ROOT
 
-FAULTS = {
-    "FR-001": "one-spelling",
-    "FR-002": "early-available",
-    "FR-003": "silent-end",
-    "FR-004": "no-will",
-    "FR-005": "takes-retained",
-    "FR-006": "no-canonical",
-    "FR-007": "object-input-only",
-    "FR-008": "wrong-id",
-    "FR-009": "bare-tools",
-    "FR-010": "takes-duplicates",
-    "FR-011": "malformed-is-silent",
-    "FR-012": "progress-is-text",
-    "FR-013": "depth-is-invalid-input",
-    "FR-014": "next-input-wins",
-    "NFR-001": "old-mqtt",
-    "NFR-002": "qos-zero",
-    "NFR-003": "small-messages",
-    "NFR-004": "logs-secrets",
-    "NFR-005": "calls-anything",
-    "RULE-001": "any-id",
-    "RULE-002": "tells-details",
-    "RULE-003": "plus-time-zone",
-}
 MORE_FAULTS = [
     ("FR-003", "unavailable-not-retained"),
     ("FR-010", "duplicate-is-an-error"),

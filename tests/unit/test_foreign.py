@@ -9,17 +9,23 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from agent2389.agent.handoff import HandOff
+from agent2389.agent.loop import Answer
+from agent2389.agent.parts import Observer
 from agent2389.broker.memory import MemoryBroker
 from agent2389.broker.memory_server import MemoryServer
 from agent2389.broker.port import Connection, Delivery, Message
 from agent2389.ledger.memory import MemoryLedger
-from agent2389.ledger.records import FileRef
+from agent2389.ledger.records import FileRef, Usage
 from agent2389.ledger.states import TaskState
+from agent2389.router.port import Candidate, Decision, Outcome, Situation, Target
 from agent2389.upkeep.chores import Chores
 from agent2389.upkeep.dispatch import Dispatcher
 from agent2389.upkeep.foreign import Foreign
+from agent2389.upkeep.roster import RosterReader, RosterTeller
 from agent2389.wire.envelope import read_answer, write_envelope
-from agent2389.wire.topics import conversation, protocol_input, protocol_status
+from agent2389.wire.mesh import Stranger, read_roster
+from agent2389.wire.topics import MeshTopics, conversation, protocol_input, protocol_status
 from tests.support.jobs import claim_one, finish, join, new_job
 from tests.support.waiting import until
 
@@ -287,3 +293,77 @@ def test_an_error_in_any_shape_has_a_code() -> None:
     answer = read_answer(b'{"task_id": "ABC", "error": "just text"}')
     assert answer is not None
     assert (answer.task_id, answer.code, answer.text) == ("abc", "internal_error", "just text")
+
+
+# what others can do ----------------------------------------------------------------------
+
+
+async def test_agents_learn_from_one_topic_who_else_is_there(place: Place) -> None:
+    neighbours = place.foreign[0].neighbours
+    await neighbours.follow_all()
+    connection = place.other.connection
+    teller = RosterTeller(neighbours, connection, "default")
+    reader = await RosterReader.listening(connection, "default")
+    await place.other.say_status(capabilities=["Painting", "not a name!"], description="Paints.")
+    await until(neighbours.available)
+    await teller.tell()
+    listed = await until(reader.strangers)
+    expected = [Stranger(agent_id="theirs", capabilities=("painting",), description="Paints.")]
+    assert list(listed) == expected
+    await teller.tell()  # nothing changed, nothing is said
+    assert place.server.retained[MeshTopics().neighbours()].payload
+    await place.other.say_status(status="unavailable")
+    await until(lambda: not neighbours.available())
+    await teller.tell()
+    await until(lambda: not reader.strangers())
+    assert MeshTopics().neighbours() not in place.server.retained
+
+
+class Chooses:
+    """A router that hands on to one capability of the candidates, and remembers them."""
+
+    def __init__(self, capability: str) -> None:
+        self.capability = capability
+        self.seen: tuple[Candidate, ...] = ()
+
+    async def decide(self, situation: Situation) -> Decision:
+        self.seen = situation.candidates
+        target = Target(capability=self.capability)
+        return Decision(outcome=Outcome.HAND_OFF, strategy="test", reason="it fits", targets=(target,))
+
+
+@pytest.mark.parametrize(
+    ("capability", "bound"), [("painting", "theirs"), ("research", None), ("writing", None)]
+)
+async def test_a_hand_off_reaches_others_for_what_only_they_can_do(
+    capability: str, bound: str | None
+) -> None:
+    ledger = MemoryLedger()
+    incarnation = await join(ledger, "ours", "research", "writing")
+    strangers = (
+        Stranger(agent_id="theirs", capabilities=("painting", "writing"), description="Paints."),
+        Stranger(agent_id="nobody", capabilities=()),
+    )
+    handoff = HandOff(ledger, "ours", Observer(), strangers=lambda: strangers)
+    await ledger.submit(new_job("one"))
+    claim = await claim_one(ledger, incarnation)
+    router, answer = Chooses(capability), Answer("done", "model", rehearsal=False)
+    decision, seconds = await handoff.decide(claim, answer, router)
+    assert {item.capability: item.agents for item in router.seen} == {
+        "research": ("ours",),
+        "writing": ("ours",),
+        "painting": ("theirs",),
+    }
+    made = await handoff.finish(claim, answer, decision, seconds=seconds, used=Usage(), manifest={})
+    (task,) = made.next
+    assert (task.agent, task.capability) == (bound, None if bound else capability)
+    await ledger.finish(claim.fence, made, "one")
+    waiting = await ledger.foreign_tasks(10)
+    assert [task.agent_id for task in waiting] == ([bound] if bound else [])
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"x", b"[]", b'{"agents": 5}', b'{"agents": [{"agent_id": 5}]}'], ids=str
+)
+def test_a_broken_roster_is_an_empty_one(body: bytes) -> None:
+    assert read_roster(body) == ()
