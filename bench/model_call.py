@@ -1,6 +1,6 @@
 """What a model call costs on top of the bare SDK: ours and a widely used framework, on an instant local endpoint.
 
-Run: .venv/bin/python bench/model_call.py [CALLS]. Prints markdown tables with machine and date. The framework
+Run: .venv/bin/python bench/model_call.py [CALLS]; with 0 only start and memory. Prints markdown tables with machine and date. The framework
 is installed for this run only, by `uv run --with`; the SDKs are the versions of this environment.
 """
 
@@ -335,7 +335,8 @@ def contest(calls: int) -> None:
     try:
         assert server.stdout is not None
         url = f"http://127.0.0.1:{int(server.stdout.readline())}"
-        asyncio.run(compare(url, calls))
+        if calls:
+            asyncio.run(compare(url, calls))
         weights(url)
     finally:
         server.kill()
