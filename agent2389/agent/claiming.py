@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import islice
 
 import structlog
 
@@ -20,8 +21,8 @@ EAGER_POLL_SECONDS = 5.0
 log = structlog.get_logger(__name__)
 
 
-def rank(task_id: str, own: str, peers: tuple[str, ...]) -> int:
-    """How many of ``peers`` come before ``own`` for this task (rendezvous hashing).
+def rank(task_id: str, own: str, peers: tuple[str, ...], most: int | None = None) -> int:
+    """How many of ``peers`` come before ``own`` for this task (rendezvous hashing), counted up to ``most``.
 
     Every agent computes the same order without talking, and each task has another first.
     """
@@ -30,7 +31,8 @@ def rank(task_id: str, own: str, peers: tuple[str, ...]) -> int:
         return hashlib.blake2b(f"{task_id}\x1f{incarnation}".encode(), digest_size=8).digest()
 
     mine = weight(own)
-    return sum(1 for peer in peers if peer != own and weight(peer) > mine)
+    ahead = (peer for peer in peers if peer != own and weight(peer) > mine)
+    return sum(1 for _ in islice(ahead, most))
 
 
 class Claimer:
@@ -102,7 +104,7 @@ class Claimer:
             return
 
     def _enter(self, wake: Wake, pool: str) -> None:
-        place = rank(wake.task_id, self._incarnation, self.peers.get(pool, ()))
+        place = rank(wake.task_id, self._incarnation, self.peers.get(pool, ()), RANKS_THAT_TRY)
         if place < RANKS_THAT_TRY:
             now = asyncio.get_running_loop().time()
             self._waiting[wake.task_id] = now + place * RANK_PAUSE_SECONDS

@@ -87,6 +87,7 @@ def test_every_task_has_one_first_and_all_peers_agree() -> None:
     for number in range(50):
         ranks = [rank(f"task-{number}", peer, PEERS) for peer in PEERS]
         assert sorted(ranks) == list(range(100))
+        assert [rank(f"task-{number}", peer, PEERS, 8) for peer in PEERS] == [min(own, 8) for own in ranks]
     first = {min(PEERS, key=lambda peer: rank(f"task-{n}", peer, PEERS)) for n in range(200)}
     assert len(first) > 60, "the first place goes round"
 
