@@ -19,10 +19,8 @@ from agent2389.ledger.migrate import shipped
 from tests.support.guard_mutants import MUTANTS, Mutant, mutated
 
 ROOT = Path(__file__).resolve().parent.parent
-FAST = (
-    "tests/contract/test_ledger_guards.py",
-    "tests/contract/test_ledger_stateful.py::test_the_same_short_walks_agree_each_time",
-)
+BY_HAND = ("tests/contract/test_ledger_guards.py",)
+WALKS = ("tests/contract/test_ledger_stateful.py::test_the_same_short_walks_agree_each_time",)
 SLOW = (
     "tests/integration/test_ledger_rights.py",
     *(f"tests/contract/test_ledger{part}.py" for part in ("", "_rules", "_branches", "_people", "_board")),
@@ -45,13 +43,13 @@ def run(dsn: str, mutant: str, tests: tuple[str, ...]) -> tuple[bool, str]:
     )  # fmt: skip
     if done.returncode not in (0, 1):
         raise SystemExit(f"{mutant or 'the right database'}: pytest could not run\n{done.stdout[-3000:]}")
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
     return done.returncode == 0, failed.group(1).rpartition("/")[2] if failed else ""
 
 
 def judge(dsn: str, mutant: Mutant) -> str:
     """The test that killed it, or an empty string."""
-    for tests in (FAST, SLOW):
+    for tests in (BY_HAND, WALKS, SLOW):
         passed, killer = run(dsn, mutant.name, tests)
         if not passed:
             return killer
@@ -70,7 +68,7 @@ async def main() -> int:
     survivors = 0
     with tempfile.TemporaryDirectory(prefix="agent2389-mutants-") as data:
         async with embedded_postgres(Path(data)) as server:
-            passed, killer = run(server.dsn, "", FAST)
+            passed, killer = run(server.dsn, "", (*BY_HAND, *WALKS))
             if not passed:
                 raise SystemExit(f"the right database fails {killer}")
             for mutant in chosen:
