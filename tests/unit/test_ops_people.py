@@ -246,7 +246,7 @@ async def test_an_approval_wakes_the_task(ops: Service, how: str) -> None:
     body |= {} if how == "header" else {"arguments_sha256": SHA256}
     status, done = await ops.post("/api/v1/approvals/ask-1", body, **headers)
     assert (status, done) == (200, {"approval_id": "ask-1", "verdict": "ok", "state": "approved"})
-    assert (await claim_one(ops.ledger, "r1-incarnation")).approvals == {SHA256: "approved"}
+    assert (await claim_one(ops.ledger, "r1-incarnation")).approvals == {f"delete:{SHA256}": "approved"}
     assert [row.actor for row in await ops.ledger.approvals(state="approved")] == ["ann"]
     assert (await ops.post("/api/v1/approvals/ask-1", body, **headers))[1]["verdict"] == "already"
     status, problem = await ops.post("/api/v1/approvals/ask-1", body | {"decision": "reject"}, **headers)
