@@ -29,6 +29,8 @@ MORE_FAULTS = [
 ]
 AT_ONCE = 10
 
+pytestmark = pytest.mark.timeout(400)  # the first test waits for all runs
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def broker_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
@@ -55,7 +57,7 @@ async def judged(url: str, *faults: str, strict: bool = True, started: bool = Tr
         agent_id=agent,
         broker=parse_broker_url(url),
         strict=strict,
-        timeout=1.5 if faults else 10.0,
+        timeout=3.0 if faults else 10.0,
         start=" ".join(words) if started else None,
         environ=environ,
     )
