@@ -46,17 +46,24 @@ def agent_pids(data: Path) -> list[int]:
     return found
 
 
-async def start_latencies(api: str, jobs: int) -> list[float]:
-    """Submit → claimed, in milliseconds on the ledger's clock, one job at a time."""
-    found = []
+async def start_latencies(api: str, jobs: int) -> tuple[list[float], list[float]]:
+    """Submit → claimed in milliseconds on the ledger's clock, one job at a time; and for hand-offs the
+    commit of the first hop → the claim of the second.
+    """
+    found, handed = [], []
     async with connected(api) as client:
         for number in range(jobs):
-            body = {"instruction": f"Write. The sea of day {number} is calm.", "capability": "writing"}
+            body = {
+                "instruction": f"Write. The sea of day {number} is calm.",
+                "capability": "writing",
+                "next": {"capability": "editing"},
+            }
             _, answer = await client.ask("POST", "/api/v1/jobs", json=body)
             await client.ask("GET", f"/api/v1/jobs/{answer['job_id']}/result", params={"wait": "10"})
             trace = await client.get(f"/api/v1/jobs/{answer['job_id']}/trace")
             found.append(trace["hops"][0]["claim_ms"])
-    return sorted(found)
+            handed.append(trace["hops"][1]["claim_ms"])
+    return sorted(found), sorted(handed)
 
 
 def main() -> None:
@@ -90,15 +97,11 @@ def main() -> None:
                         )
                     )
                     os.environ["AGENT2389_TOKEN"] = mesh.exported["AGENT2389_TOKEN"]
-                    found = asyncio.run(start_latencies(mesh.exported["AGENT2389_API"], jobs))
-                    p50, p99 = found[len(found) // 2], found[int(len(found) * 0.99)]
-                    rows.append(
-                        (
-                            f"submit → claimed, idle mesh, {jobs} jobs, p50 / p99",
-                            f"{p50:.1f} / {p99:.1f} ms",
-                            "-",
-                        )
-                    )
+                    both = asyncio.run(start_latencies(mesh.exported["AGENT2389_API"], jobs))
+                    for what, found in zip(("submit", "finish of a hop"), both, strict=True):
+                        p50, p99 = found[len(found) // 2], found[int(len(found) * 0.99)]
+                        row = f"{what} → claimed, idle mesh, {jobs} jobs, p50 / p99"
+                        rows.append((row, f"{p50:.1f} / {p99:.1f} ms", "-"))
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {dt.date.today()}\n"
     )

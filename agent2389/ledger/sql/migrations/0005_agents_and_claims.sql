@@ -34,7 +34,10 @@ BEGIN
         AND last_beat > clock_timestamp() - interval '30 seconds');
 END $$;
 
--- The ten-second beat: extends the leases of `held` tasks and answers all that an agent needs to know.
+-- Tasks are locked before the own row, as whoever finishes a task does it: the other way round a beat and a
+-- finish of the same agent waited for each other (measured: one in 600 tasks under load). Backlog is what
+-- waited for a second: what is younger has its doorbell (measured: half of all claims of an idle pool of a
+-- hundred came from beats that saw a task which somebody was about to claim).
 CREATE FUNCTION agent2389_v1.beat(beat jsonb, intervals jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -46,9 +49,6 @@ DECLARE
     mates jsonb;
     digest text;
 BEGIN
-    UPDATE agent2389.agents SET state = beat ->> 'state', free_slots = (beat ->> 'free_slots')::integer,
-        last_beat = clock_timestamp(), presence_cleared = false
-    WHERE tenant = t AND incarnation = beat ->> 'incarnation' AND state <> 'stopped' RETURNING * INTO me;
     FOR fence IN SELECT value FROM jsonb_array_elements(beat -> 'held') ORDER BY value ->> 'task_id'
     LOOP
         UPDATE agent2389.tasks SET lease_until = clock_timestamp() + make_interval(secs => lease_seconds)
@@ -61,6 +61,9 @@ BEGIN
             WHEN task.deadline <= clock_timestamp() THEN 'expire'
             ELSE 'ok' END);
     END LOOP;
+    UPDATE agent2389.agents SET state = beat ->> 'state', free_slots = (beat ->> 'free_slots')::integer,
+        last_beat = clock_timestamp(), presence_cleared = false
+    WHERE tenant = t AND incarnation = beat ->> 'incarnation' AND state <> 'stopped' RETURNING * INTO me;
     SELECT coalesce(jsonb_object_agg(pool, members), '{}') INTO mates FROM (
         SELECT pool, jsonb_agg(incarnation ORDER BY incarnation) AS members FROM (
             SELECT pool, a.incarnation, row_number() OVER (PARTITION BY pool ORDER BY a.incarnation) AS n
@@ -80,7 +83,7 @@ BEGIN
         'peers_digest', digest,
         'peers', CASE WHEN digest = beat ->> 'known_peers' THEN NULL ELSE mates END,
         'backlog', EXISTS (SELECT FROM agent2389.tasks q WHERE q.tenant = t AND q.pool = ANY (me.pools)
-            AND q.state = 'queued' AND q.run_after <= clock_timestamp()
+            AND q.state = 'queued' AND greatest(q.run_after, q.queued_at) <= clock_timestamp() - interval '1 second'
             AND q.not_agent IS DISTINCT FROM me.agent_id),
         'due', (SELECT coalesce(jsonb_agg(i.key), '[]') FROM jsonb_each_text(intervals) i
             LEFT JOIN agent2389.upkeep u ON u.chore = i.key

@@ -115,28 +115,51 @@ BEGIN
         SELECT n.tenant, n.pool FROM pools p CROSS JOIN LATERAL (
             SELECT tenant, pool FROM agent2389.tasks WHERE state = 'queued'
             AND (tenant, pool) > (p.tenant, p.pool) ORDER BY tenant, pool LIMIT 1) n
-    ), wanted AS (
+    ), wanted AS MATERIALIZED (
         SELECT q.tenant, 'open' AS kind, ARRAY[q.pool, q.task_id, q.epoch::text] AS key,
             jsonb_build_object('task_id', q.task_id, 'job_id', q.job_id, 'epoch', q.epoch, 'capability', q.pool,
-                'priority', 9 - q.rank, 'since', agent2389.zulu(q.queued_at))::text AS payload
+                'priority', 9 - q.rank, 'since', agent2389.zulu(q.queued_at))::text AS payload,
+            q.rank, q.seq
         FROM pools p CROSS JOIN LATERAL (SELECT * FROM agent2389.tasks x WHERE x.tenant = p.tenant
             AND x.pool = p.pool AND x.state = 'queued' ORDER BY x.rank, x.seq LIMIT 100) q
         WHERE q.run_after <= clock_timestamp() AND greatest(q.queued_at, q.run_after) <= settled
         UNION ALL
         SELECT o.tenant, 'claim', ARRAY[o.task_id, o.epoch::text],
             jsonb_build_object('task_id', o.task_id, 'job_id', o.job_id, 'epoch', o.epoch, 'capability', o.pool,
-                'agent_id', o.owner_agent, 'since', agent2389.zulu(o.claimed_at))::text
+                'agent_id', o.owner_agent, 'since', agent2389.zulu(o.claimed_at))::text, o.rank, o.seq
         FROM agent2389.tasks o WHERE o.state IN ('assigned', 'acked', 'in_progress') AND o.claimed_at <= settled
-    ), cleared AS (
-        UPDATE agent2389.board b SET payload = NULL, version = version + 1, changed_at = clock_timestamp()
+    ), occupied AS (
+        SELECT b.tenant, b.key, b.key[1] AS pool FROM agent2389.board b WHERE b.kind = 'open' AND (b.on_wire
+            OR b.payload IS NOT NULL AND EXISTS (SELECT FROM wanted w
+                WHERE w.tenant = b.tenant AND w.kind = b.kind AND w.key = b.key))
+    ), fresh AS (
+        SELECT w.tenant, w.key, row_number() OVER (PARTITION BY w.tenant, w.key[1] ORDER BY w.rank, w.seq)
+            + (SELECT count(*) FROM occupied o WHERE o.tenant = w.tenant AND o.pool = w.key[1]) AS place
+        FROM wanted w WHERE w.kind = 'open' AND NOT EXISTS (SELECT FROM occupied o
+            WHERE o.tenant = w.tenant AND o.key = w.key)
+    ), leaving AS (
+        -- Rows that a sender holds just now wait for the next call: nobody ever waits here.
+        SELECT b.tenant, b.kind, b.key FROM agent2389.board b
         WHERE b.kind IN ('open', 'claim') AND b.payload IS NOT NULL AND NOT EXISTS (
             SELECT FROM wanted w WHERE w.tenant = b.tenant AND w.kind = b.kind AND w.key = b.key)
+        FOR UPDATE SKIP LOCKED
+    ), cleared AS (
+        UPDATE agent2389.board b SET payload = NULL, version = version + 1, changed_at = clock_timestamp()
+        FROM leaving l WHERE b.tenant = l.tenant AND b.kind = l.kind AND b.key = l.key
+    ), back AS (
+        SELECT b.tenant, b.kind, b.key, w.payload FROM agent2389.board b
+        JOIN wanted w ON w.tenant = b.tenant AND w.kind = b.kind AND w.key = b.key
+        WHERE b.payload IS NULL FOR UPDATE OF b SKIP LOCKED
+    ), shown_again AS (
+        UPDATE agent2389.board b SET payload = r.payload, version = version + 1, changed_at = clock_timestamp()
+        FROM back r WHERE b.tenant = r.tenant AND b.kind = r.kind AND b.key = r.key
     )
     INSERT INTO agent2389.board AS b (tenant, kind, key, payload)
-    SELECT tenant, kind, key, payload FROM wanted
-    ON CONFLICT (tenant, kind, key) DO UPDATE
-        SET payload = EXCLUDED.payload, version = b.version + 1, changed_at = clock_timestamp()
-        WHERE b.payload IS NULL;
+    SELECT tenant, kind, key, payload FROM wanted w
+    WHERE NOT EXISTS (SELECT FROM fresh f WHERE f.tenant = w.tenant AND f.key = w.key AND f.place > 100)
+        AND NOT EXISTS (SELECT FROM agent2389.board b
+            WHERE b.tenant = w.tenant AND b.kind = w.kind AND b.key = w.key)
+    ON CONFLICT DO NOTHING;
     RETURN true;
 END $$;
 
@@ -144,7 +167,9 @@ END $$;
 CREATE FUNCTION agent2389_v1.lease_board(most integer) RETURNS jsonb
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH moot AS (
-        DELETE FROM agent2389.board WHERE payload IS NULL AND NOT on_wire AND lease IS NULL
+        DELETE FROM agent2389.board WHERE (tenant, kind, key) IN (
+            SELECT tenant, kind, key FROM agent2389.board
+            WHERE payload IS NULL AND NOT on_wire AND lease IS NULL FOR UPDATE SKIP LOCKED)
     ), taken AS (
         UPDATE agent2389.board b SET lease = gen_random_uuid()::text, on_wire = true,
             lease_until = clock_timestamp() + interval '10 seconds'
@@ -157,23 +182,44 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(jsonb_agg(to_jsonb(taken)), '[]') FROM taken
 $$;
 
--- Sent for good only where the lease still stands and nothing changed; else it is sent again.
+-- Sent for good only where the lease still stands and nothing changed; else it is sent again. A topic that
+-- was cleared for good meanwhile is cleared once more: the late sender has set it again. Everybody locks rows
+-- of the board in the order of tenant, kind and key.
 CREATE FUNCTION agent2389_v1.board_sent(sent jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    WITH told AS MATERIALIZED (
+        SELECT b.tenant, b.kind, b.key, s.value AS item FROM agent2389.board b
+        JOIN jsonb_array_elements(sent) s ON b.tenant = s.value ->> 'tenant' AND b.kind = s.value ->> 'kind'
+            AND b.key = ARRAY(SELECT jsonb_array_elements_text(s.value -> 'key'))
+        ORDER BY b.tenant, b.kind, b.key FOR UPDATE OF b)
     UPDATE agent2389.board b SET
-        sent_version = CASE WHEN b.lease = s.item ->> 'lease' AND b.version = (s.item ->> 'version')::bigint
-            THEN b.version END,
+        sent_version = CASE WHEN b.lease = told.item ->> 'lease'
+            AND b.version = (told.item ->> 'version')::bigint THEN b.version END,
         lease = NULL, lease_until = NULL
+    FROM told WHERE b.tenant = told.tenant AND b.kind = told.kind AND b.key = told.key;
+    DELETE FROM agent2389.board WHERE (tenant, kind, key) IN (
+        SELECT tenant, kind, key FROM agent2389.board
+        WHERE payload IS NULL AND sent_version = version FOR UPDATE SKIP LOCKED);
+    INSERT INTO agent2389.board (tenant, kind, key, payload, version, on_wire)
+    SELECT item ->> 'tenant', item ->> 'kind', ARRAY(SELECT jsonb_array_elements_text(item -> 'key')) AS ids,
+        NULL, (item ->> 'version')::bigint + 1, true
     FROM (SELECT value AS item FROM jsonb_array_elements(sent)) s
-    WHERE b.tenant = s.item ->> 'tenant' AND b.kind = s.item ->> 'kind'
-        AND b.key = ARRAY(SELECT jsonb_array_elements_text(s.item -> 'key'));
-    DELETE FROM agent2389.board WHERE payload IS NULL AND sent_version = version;
+    WHERE item ->> 'payload' IS NOT NULL
+    ORDER BY item ->> 'tenant', item ->> 'kind', ids
+    ON CONFLICT DO NOTHING;
 END $$;
 
+-- The broker forgot everything: every topic is sent again. Whoever is sending one at this moment sends
+-- it to the broker that forgot, so no lease survives and no report of that sending counts.
 CREATE FUNCTION agent2389_v1.board_reset() RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    UPDATE agent2389.board SET sent_version = NULL, changed_at = clock_timestamp() WHERE payload IS NOT NULL
+    UPDATE agent2389.board b SET lease = NULL, lease_until = NULL,
+        sent_version = CASE WHEN b.payload IS NULL THEN b.sent_version END,
+        changed_at = CASE WHEN b.payload IS NULL THEN b.changed_at ELSE clock_timestamp() END
+    FROM (SELECT tenant, kind, key FROM agent2389.board WHERE payload IS NOT NULL OR lease IS NOT NULL
+        ORDER BY tenant, kind, key FOR UPDATE) held
+    WHERE b.tenant = held.tenant AND b.kind = held.kind AND b.key = held.key
 $$;
 
 CREATE FUNCTION agent2389_v1.take_outbox(most integer) RETURNS jsonb

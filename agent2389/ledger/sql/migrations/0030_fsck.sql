@@ -212,6 +212,7 @@ BEGIN
             SELECT * FROM agent2389.fsck_jobs(t) WHERE what = 'jobs'
             UNION ALL SELECT * FROM agent2389.fsck_tasks(t) WHERE what = 'tasks'
             UNION ALL SELECT * FROM agent2389.fsck_limits(t) WHERE what = 'limits'
+            UNION ALL SELECT * FROM agent2389.fsck_effects(t) WHERE what = 'effects'
             UNION ALL SELECT * FROM agent2389.fsck_board(t) WHERE what = 'board'
             UNION ALL SELECT * FROM agent2389.fsck_house(t) WHERE what = 'house') f
         WINDOW kind AS (PARTITION BY f.invariant, f.age < f.patience ORDER BY f.age DESC NULLS FIRST, f.subject))
