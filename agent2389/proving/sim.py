@@ -163,6 +163,9 @@ class _Story:
                 world.found.append(f"{RECOVER_SECONDS:g} s after the last fault not everything has ended")
                 return
             await self._until(world.loop.time() + LOOK_SECONDS)
+        if error := producing.exception():
+            # Who asks for nothing gets everything: a run without its producers proves nothing.
+            world.found.append(f"the producers gave up: {error!r}")
 
     async def _judge(self) -> None:
         world = self._world

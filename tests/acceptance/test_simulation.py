@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
-from agent2389.ledger import memory_agents, memory_board
+from agent2389.ledger import memory_agents
 from agent2389.ledger.memory import MemoryLedger
 from agent2389.ledger.records import Submitted
 from agent2389.ledger.states import JobState
 from agent2389.proving.sim import SimPlan, simulate
 from agent2389.proving.sim_faults import FAULTS
+from agent2389.proving.sim_people import Producers
 from agent2389.proving.sim_seeds import Sums, play
 from agent2389.upkeep.intake import Intake
+from agent2389.upkeep.reconcile import Reconciled, Reconciler
 
 SEEDS = 300
 
@@ -95,14 +97,21 @@ def test_a_job_that_was_only_promised_is_found(monkeypatch: pytest.MonkeyPatch) 
     assert "was accepted and is gone" in found_in(range(8))
 
 
-def test_a_board_reset_that_lets_leases_live_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def reset(tables: Any) -> None:
-        for row in tables.board.values():
-            if row.payload is not None:
-                row.sent_version = row.version if row.lease else None
+def test_a_mesh_that_never_compares_its_board_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def blind(self: Reconciler) -> Reconciled:
+        return Reconciled(0, 0)
 
-    monkeypatch.setattr(memory_board, "reset", reset)
-    assert "is missing on the broker" in found_in(range(60))
+    monkeypatch.setattr(Reconciler, "compare", blind)
+    monkeypatch.setattr(Reconciler, "compare_all", blind)
+    assert "on the broker" in found_in(range(30))
+
+
+def test_producers_that_give_up_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(self: Producers, wish: Any) -> None:
+        raise ValueError("a bug of the simulator")
+
+    monkeypatch.setattr(Producers, "_one", broken)
+    assert "the producers gave up" in found_in(range(1))
 
 
 def test_a_handler_that_fails_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +119,7 @@ def test_a_handler_that_fails_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ValueError("a bug")
 
     monkeypatch.setattr(Intake, "on_cancel", broken)
-    assert "unexpected: handler failed: ValueError: a bug" in found_in(range(4))
+    assert "unexpected: handler failed: ValueError: a bug" in found_in(range(12))
 
 
 def test_a_violation_is_told_with_the_way_to_play_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
