@@ -63,7 +63,7 @@ def _claims(name: str, before: str, after: str) -> Mutant:
 
 
 def _beats(name: str, before: str, after: str) -> Mutant:
-    return Mutant(name=name, file="0032", before=before, after=after)
+    return Mutant(name=name, file="0005", before=before, after=after)
 
 
 def _owners(name: str, before: str, after: str) -> Mutant:

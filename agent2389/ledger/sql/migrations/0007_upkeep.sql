@@ -101,7 +101,9 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Brings the derived rows of the board in line with the tasks: what waits (top 100 of each pool, in
--- claim order) and who owns what. Level-triggered, so it also repairs; at most five times a second.
+-- claim order) and who owns what. Level-triggered, so it also repairs; at most five times a second. A pool
+-- never has more than a hundred `open` topics on the broker: one that is still to be cleared there keeps its
+-- place until its clear went out.
 CREATE FUNCTION agent2389_v1.refresh_board() RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE settled timestamptz := clock_timestamp() - interval '250 milliseconds';

@@ -198,6 +198,15 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
             AND x.state NOT IN ('waiting', 'escalated', 'completed', 'verified', 'cancelled', 'dead', 'expired'))
 $$;
 
+-- I12: what must never happen twice is in the journal once for each key.
+CREATE FUNCTION agent2389.fsck_effects(t text) RETURNS SETOF agent2389.problem
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT 'I12', e.task_id, 'made the unsafe call ' || min(e.name) || ' ' || count(*) || ' times', NULL::float8, NULL::float8
+    FROM agent2389.effects e
+    WHERE e.tenant = t AND e.repeat = 'unsafe' AND NOT e.reused AND e.state <> 'void'
+    GROUP BY e.task_id, e.key HAVING count(*) > 1
+$$;
+
 -- One group of checks for the caller's tenant: at most `most` problems of each invariant; the first
 -- stands for those that are not told.
 CREATE FUNCTION agent2389_v1.fsck(what text, most integer) RETURNS jsonb
@@ -301,7 +310,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 REVOKE ALL ON FUNCTION
-    agent2389.is_over, agent2389.fsck_jobs, agent2389.fsck_tasks, agent2389.fsck_limits, agent2389.fsck_board,
+    agent2389.is_over, agent2389.fsck_jobs, agent2389.fsck_tasks, agent2389.fsck_limits, agent2389.fsck_effects,
+    agent2389.fsck_board,
     agent2389.fsck_house, agent2389_v1.fsck, agent2389_v1.fsck_retained, agent2389_v1.fsck_repair,
     agent2389_v1.fsck_transitions, agent2389_v1.recoveries, agent2389_v1.event_counts
     FROM PUBLIC;
