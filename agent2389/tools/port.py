@@ -9,7 +9,7 @@ import msgspec
 
 
 class Effect(StrEnum):
-    """What repeating a call may do (``ledger.md``, Effects)."""
+    """What repeating a call may do: nothing, the same again, the same again for its key, harm."""
 
     PURE = "pure"
     IDEMPOTENT = "idempotent"
