@@ -178,13 +178,13 @@ async def test_processes_that_came_before_their_servers_begin_when_these_come(tm
         for process in (ops, early):
             stack.push_async_callback(stop, process)
         http = await stack.enter_async_context(aiohttp.ClientSession(f"http://127.0.0.1:{ops_port}"))
-        await until(lambda: _is(status("/live"), 200), 30)
+        await until(lambda: _is(status("/live"), 200), 90)
         assert await status("/ready") == 503
         server = await stack.enter_async_context(embedded_postgres(tmp_path / "data", port=database))
         stack.callback(shutil.rmtree, (tmp_path / "data" / "postgres.location").read_text().strip(), True)
         await migrate(server.dsn)
         await provision_login(server.dsn, "early", password)
-        await until(lambda: _is(status("/ready"), 200), 30)
+        await until(lambda: _is(status("/ready"), 200), 90)
         body = {"instruction": "Say it. The first light is grey.", "capability": "early"}
         async with http.post("/api/v1/jobs", json=body) as response:
             job_id = (await response.json())["job_id"]
