@@ -19,7 +19,7 @@ from agent2389.ledger.migrate import shipped
 from tests.support.guard_mutants import MUTANTS, Mutant, mutated
 
 ROOT = Path(__file__).resolve().parent.parent
-BY_HAND = ("tests/contract/test_ledger_guards.py",)
+BY_HAND = ("tests/contract/test_ledger_guards.py", "tests/contract/test_ledger_claims.py")
 WALKS = ("tests/contract/test_ledger_stateful.py::test_the_same_short_walks_agree_each_time",)
 SLOW = (
     "tests/integration/test_ledger_rights.py",
