@@ -19,10 +19,14 @@ from agent2389.ledger.migrate import shipped
 from tests.support.guard_mutants import MUTANTS, Mutant, mutated
 
 ROOT = Path(__file__).resolve().parent.parent
-BY_HAND = ("tests/contract/test_ledger_guards.py",)
+BY_HAND = (
+    "tests/contract/test_ledger_guards.py",
+    "tests/contract/test_ledger_claims.py",
+    "tests/contract/test_ledger_reaper.py",
+)
 WALKS = ("tests/contract/test_ledger_stateful.py::test_the_same_short_walks_agree_each_time",)
 SLOW = (
-    "tests/integration/test_ledger_rights.py",
+    "tests/integration/test_ledger_rights.py::test_the_transition_table_is_that_of_the_code",
     *(f"tests/contract/test_ledger{part}.py" for part in ("", "_rules", "_branches", "_people", "_board")),
 )
 """Asked only when the fast ones noticed nothing: these wait for the clock of the machine."""

@@ -9,7 +9,7 @@ from agent2389.errors import Conflict, InputRefused, NotFound
 from agent2389.ledger.memory_owners import written
 from agent2389.ledger.memory_parts import ALIVE, Gathered, job_state, note_job, note_task, wake_of
 from agent2389.ledger.memory_tables import JobRecord, Tables, TaskRecord, digest
-from agent2389.ledger.memory_waiting import keep_unowned
+from agent2389.ledger.memory_waiting import PERSON, keep_unowned
 from agent2389.ledger.memory_what_follows import (
     FEEDBACK_CHARACTERS,
     ask_person,
@@ -100,7 +100,7 @@ def _settle(
     if words is not None:
         task.epoch += 1
         answer = msgspec.structs.replace(held, result=TaskResult(text=words), usage=Usage())
-        keep_unowned(tables, task, answer, agent_id=f"person:{data['actor']}")
+        keep_unowned(tables, task, answer, agent_id=f"{PERSON}{data['actor']}")
     task.held = task.paused_at = task.error = task.stop_requested = None
     task.finished_at = tables.now()
     note_task(tables, gathered, task, "task.completed", data={**data, "hop": task.hop})
@@ -158,6 +158,8 @@ def clone(
         raise Conflict("the job is still open")
     if correction is not None and source.ended is not JobState.COMPLETED:
         raise Conflict("only a completed result can be corrected")
+    if (tenant, new_id) in tables.jobs:
+        raise InputRefused("invalid", "another job has this id")
     now, gathered = tables.now(), Gathered()
     origin = tables.tasks[tenant, task_id_of(job_id, "", 0)]
     new = msgspec.structs.replace(

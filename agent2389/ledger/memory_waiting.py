@@ -17,6 +17,8 @@ from agent2389.ledger.views import ApprovalRow, ForeignTask
 FIRST_WAIT_SECONDS = 2.0
 LONGEST_WAIT_SECONDS = 300.0
 QUESTION_CHARACTERS = 2000
+PERSON = "person:"
+"""Before the name of whoever answered in an agent's place."""
 
 
 def wait(tables: Tables, tenant: str, fence: Fence, waiting: Waiting) -> Written:
@@ -196,14 +198,14 @@ def forward_ended(
 
 
 def keep_unowned(tables: Tables, task: TaskRecord, done: Finish, *, agent_id: str) -> None:
-    """The result of somebody who never claimed: a foreign agent, a person."""
+    """The result of somebody who never claimed: a foreign agent, a person. People route nothing."""
     tables.results.setdefault((task.tenant, task.task_id), {})[task.epoch] = ResultRecord(
         task_id=task.task_id,
         job_id=task.job_id,
         epoch=task.epoch,
         standing="current",
         payload=done.result,
-        decision=done.decision,
+        decision=None if agent_id.startswith(PERSON) else done.decision,
         usage=done.usage,
         agent_id=agent_id,
         incarnation=None,

@@ -19,14 +19,12 @@ from hypothesis.stateful import (
 )
 
 from agent2389.ledger.fleet import AgentRecord, Beat
-from agent2389.ledger.migrate import provision_login
 from agent2389.ledger.records import Claim, Failure, NextTask, Rejection
 from agent2389.ledger.states import AgentState, JobState
 from agent2389.upkeep.chores import INTERVALS
 from tests.support.further_ways import JOB, RECENT, SOMETIMES, TENANT, WHO, FurtherWays
 from tests.support.jobs import finish, new_job
 from tests.support.postgres import Databases
-from tests.support.steered import Steering
 from tests.support.twins import TENANTS, Pair, PostgresSide, Twins
 
 
@@ -278,17 +276,8 @@ def ways(runs: int, steps: int, *, shrink: bool = True) -> settings:
 
 @pytest.fixture
 def postgres(databases: Databases) -> Iterator[PostgresSide]:
-    async def opened() -> PostgresSide:
-        steering = await Steering.of(databases)
-        for tenant in TENANTS:
-            await provision_login(
-                databases.admin_dsn(steering.name), f"mesh_{tenant}", "mesh-test", tenant=tenant
-            )
-        logins = {t: databases.login_dsn(steering.name, f"mesh_{t}", "mesh-test") for t in TENANTS}
-        return await PostgresSide.open(steering, logins)
-
     with asyncio.Runner() as runner:
-        side = runner.run(opened())
+        side = runner.run(PostgresSide.steered(databases))
         yield side
         runner.run(side.close())
 

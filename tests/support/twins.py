@@ -11,9 +11,11 @@ import msgspec
 from agent2389.errors import Agent2389Error
 from agent2389.ledger.memory import MemoryLedger
 from agent2389.ledger.memory_tables import Tables
+from agent2389.ledger.migrate import provision_login
 from agent2389.ledger.port import Ledger
 from agent2389.ledger.postgres import PostgresLedger
 from agent2389.upkeep.chores import INTERVALS
+from tests.support.postgres import Databases
 from tests.support.steered import Dice, Steering
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -46,6 +48,16 @@ class PostgresSide:
 
     def run(self, work: Awaitable[Any]) -> Any:
         return self.loop.run_until_complete(work)
+
+    @classmethod
+    async def steered(cls, databases: Databases) -> "PostgresSide":
+        """A fresh database on the test's clock, with a login for each tenant."""
+        steering = await Steering.of(databases)
+        for tenant in TENANTS:
+            admin = databases.admin_dsn(steering.name)
+            await provision_login(admin, f"mesh_{tenant}", "mesh-test", tenant=tenant)
+        logins = {t: databases.login_dsn(steering.name, f"mesh_{t}", "mesh-test") for t in TENANTS}
+        return await cls.open(steering, logins)
 
     @classmethod
     async def open(cls, steering: Steering, logins: dict[str, str]) -> "PostgresSide":
