@@ -7,17 +7,22 @@ the workspace, and addresses that nobody but the model has named (they could car
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Sequence
 from enum import StrEnum
 from typing import Any
 
 from agent2389.agent.conversation import Conversation
+from agent2389.agent.prompt import input_text
 from agent2389.config.model import ApprovalsSection
 from agent2389.ledger.records import ApprovalRequest, Claim
 from agent2389.llm.messages import ToolCall
 from agent2389.tools.port import Effect, Tool
 from agent2389.tools.registry import ToolSet
 from agent2389.wire.names import new_uuid7
+
+_END_OF_ADDRESS = re.compile(r"""[.,;:!?*_'~]*(?:$|[\s"<>()\[\]{}|\\^`\u2018-\u201d\u00ab\u00bb])""")
+"""What may follow an address where it ends: nothing that could be more of it."""
 
 
 class Standing(StrEnum):
@@ -38,8 +43,15 @@ class Containment:
         self._tools = tools
         self._claim = claim
         self._allowed = allowed
-        # What other agents or the producer's material say was not written by whoever gave the order.
-        self._began_tainted = claim.hop > 1 or claim.input not in (None, "", {}, [])
+        # What other agents, a judge or the producer's material say was not written by whoever gave the
+        # order; the names of files are read before any of them is opened.
+        self._began_tainted = (
+            claim.hop > 1
+            or claim.input not in (None, "", {}, [])
+            or claim.feedback is not None
+            or bool(claim.manifest)
+        )
+        self._given = _given(claim)
 
     def standing(self, call: ToolCall, occurrence: int, conversation: Conversation) -> Standing:
         """Whether this call is free, was refused by a person, or has to be asked for."""
@@ -95,7 +107,23 @@ class Containment:
         if tool.address is None:
             return False
         wanted = arguments.get(tool.address)
-        return isinstance(wanted, str) and not _stands_in(wanted, conversation.found_addresses_in())
+        return isinstance(wanted, str) and not _stands_in(
+            wanted, [*self._given, *conversation.found_addresses_in()]
+        )
+
+
+def _given(claim: Claim) -> list[str]:
+    """What whoever submitted the job wrote. Later tasks' inputs and orders may be a model's words: an
+    address there could carry what another agent has read.
+    """
+    if claim.hop == 1:
+        return [claim.instruction or "", input_text(claim)]
+    order = claim.submission.get("instruction")
+    given = claim.submission.get("input")
+    return [
+        order if isinstance(order, str) else "",
+        given if isinstance(given, str) else json.dumps(given, ensure_ascii=False),
+    ]
 
 
 def _stands_in(address: str, texts: Sequence[str]) -> bool:
@@ -103,8 +131,7 @@ def _stands_in(address: str, texts: Sequence[str]) -> bool:
     for text in texts:
         start = text.find(address)
         while start >= 0:
-            following = text[start + len(address) : start + len(address) + 1]
-            if not following or not (following.isalnum() or following in "-_%=&?/#+~"):
+            if _END_OF_ADDRESS.match(text, start + len(address)):
                 return True
             start = text.find(address, start + 1)
     return False

@@ -67,12 +67,8 @@ class Conversation:
         return any(turn.untrusted for turn in self._turns.values())
 
     def found_addresses_in(self) -> list[str]:
-        """Texts whose addresses the model did not make: the task itself, and what was found."""
-        return [
-            turn.text
-            for (step, _), turn in self._turns.items()
-            if (turn.role is Role.USER and step == OPENING_STEP) or (turn.names_addresses and not turn.failed)
-        ]
+        """Results whose addresses the model did not make: others pointed there."""
+        return [turn.text for turn in self._turns.values() if turn.names_addresses and not turn.failed]
 
     @property
     def request_hash(self) -> str:

@@ -33,7 +33,7 @@ def task_text(claim: Claim) -> str:
     """The user turn of a claim."""
     parts = [claim.instruction or "Work on the input below."]
     if claim.input not in (None, "", {}, []):
-        parts.append(f"## Input\n\n{_input(claim)}")
+        parts.append(f"## Input\n\n{input_text(claim)}")
     if earlier := [step for step in claim.history if step.text and step.text != claim.input]:
         steps = "\n\n".join(f"### Step {step.hop}: {step.capability}\n\n{step.text}" for step in earlier)
         parts.append(f"## Earlier steps\n\n{steps}")
@@ -47,8 +47,8 @@ def task_text(claim: Claim) -> str:
     return "\n\n".join(parts)
 
 
-def _input(claim: Claim) -> str:
-    """The input itself, or for a large one where it lies and how it begins."""
+def input_text(claim: Claim) -> str:
+    """The input itself as the model sees it, or for a large one where it lies and how it begins."""
     file = referenced(claim.input, claim.manifest)
     if file is not None:
         told = f"The input is the file {file.name} in the workspace ({file.size} bytes)."
