@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent2389.config.model import AgentConfiguration, AgentSection, ToolEntry
+from agent2389.config.model import AgentConfiguration, AgentSection, ApprovalsSection, ToolEntry
 from agent2389.tools.configured import CONFIGURED
 from agent2389.tools.echo import EchoToolkit
 from agent2389.tools.port import TaskScope, Toolkit, ToolOutput, ToolSettings
@@ -55,6 +55,11 @@ async def test_files_are_written_read_edited_searched_and_moved(tools: ToolSet, 
     assert (await call(tools, scope, "list_files")).text == "b.md (11 bytes)"
     assert not (await call(tools, scope, "delete_file", path="b.md")).failed
     assert (await call(tools, scope, "list_files")).text == "the workspace is empty"
+
+
+async def test_a_slip_in_the_names_of_guarded_tools_is_found(tools: ToolSet) -> None:
+    section = ApprovalsSection(always=("write_file", "wirte_file"), never=("echo", "sned"))
+    assert tools.unknown(section) == ["sned", "wirte_file"]
 
 
 @pytest.mark.parametrize(
