@@ -9,7 +9,7 @@ import jsonschema_rs
 import msgspec
 import structlog
 
-from agent2389.config.model import AgentConfiguration
+from agent2389.config.model import AgentConfiguration, ApprovalsSection
 from agent2389.errors import Agent2389Error, InputRefused
 from agent2389.ledger.dossier import Dossier
 from agent2389.llm.messages import ToolSpec
@@ -131,6 +131,10 @@ class ToolSet:
         """Name shown to the model, toolkit and tool of everything that is open."""
         return [(name, toolkit, tool) for name, (toolkit, tool) in self._tools.items()]
 
+    def unknown(self, section: ApprovalsSection) -> list[str]:
+        """Names in ``[approvals]`` that no open tool has: a slip there would guard nothing."""
+        return sorted({*section.always, *section.never} - self._tools.keys())
+
     def tool(self, name: str, allowed: Collection[str] | None = None) -> Tool | None:
         """The tool that a call of ``name`` would run."""
         if name not in self._tools or (allowed is not None and name not in allowed):
@@ -186,7 +190,8 @@ class ToolSet:
         except TimeoutError:
             return ToolOutput(text=f"{name} took longer than {tool.timeout:g} seconds", failed=True)
         except Agent2389Error as error:
-            return ToolOutput(text=f"{name} failed: {error}", failed=True)
+            # A server's own words about what went wrong may quote what somebody else wrote.
+            return ToolOutput(text=f"{name} failed: {error}", failed=True, untrusted=True)
         except Exception:
             log.exception("tool failed unexpectedly", tool=name)
             return ToolOutput(text=f"{name} failed for an internal reason", failed=True)

@@ -164,7 +164,7 @@ class WebToolkit:
             fetched = await self._pages.fetch(Outgoing(url=arguments["url"], headers={"accept": _ACCEPT}))
             page = await page_of(fetched)
         except (FetchFailed, AddressRefused, NotReadable) as error:
-            return ToolOutput(text=f"cannot read this: {error}", failed=True)
+            return ToolOutput(text=f"cannot read this: {error}", failed=True, untrusted=True)
         start = arguments.get("start", 0)
         end = start + arguments.get("max_characters", SHOWN_CHARACTERS)
         notes = [f"URL: {fetched.url}"] + ([f"Title: {page.title}"] if page.title else [])

@@ -12,9 +12,21 @@ from agent2389.tools.port import Call, Effect, TaskScope, Tool, ToolOutput
 MAX_FILE_BYTES = 8 * 1024 * 1024
 MAX_FILES = 1000
 MAX_MATCHES = 200
+SHOWN_CHARACTERS = 20_000
+NOTE_CHARACTERS = 200
 
 _PATH = {"type": "string", "description": "file name relative to the workspace"}
 _TEXT = {"type": "string"}
+_NUMBER = {"type": "integer", "maximum": 10_000_000}
+_PART = {
+    "from_line": {**_NUMBER, "minimum": 1, "description": "first line to show, as search_files counts them"},
+    "lines": {**_NUMBER, "minimum": 1, "description": "how many lines; to the end when absent"},
+    "start": {
+        **_NUMBER,
+        "minimum": 0,
+        "description": "characters of these to leave out, to go on after a cut",
+    },
+}
 
 
 class WorkspaceToolkit:
@@ -35,7 +47,15 @@ class WorkspaceToolkit:
     def tools(self) -> tuple[Tool, ...]:
         """The file tools."""
         return (
-            _tool("read_file", "Read a text file of the workspace.", {"path": _PATH}, _read, writes=False),
+            _tool(
+                "read_file",
+                "Read a text file of the workspace, or some of its lines. Long ones in parts.",
+                {"path": _PATH},
+                _read,
+                writes=False,
+                optional=_PART,
+                output_cap=SHOWN_CHARACTERS + NOTE_CHARACTERS,
+            ),
             _tool(
                 "write_file",
                 "Write a text file in the workspace, replacing it if it exists.",
@@ -69,19 +89,22 @@ def _tool(
     work: Callable[[Path, Mapping[str, Any]], str],
     *,
     writes: bool = True,
+    optional: Mapping[str, Any] | None = None,
+    output_cap: int = SHOWN_CHARACTERS,
 ) -> Tool:
     return Tool(
         name=name,
         description=description,
         parameters={
             "type": "object",
-            "properties": properties,
+            "properties": {**properties, **(optional or {})},
             "required": list(properties),
             "additionalProperties": False,
         },
         call=_in_thread(work, writes=writes),
         effect=Effect.IDEMPOTENT if writes else Effect.PURE,
         timeout=30,
+        output_cap=output_cap,
     )
 
 
@@ -130,6 +153,28 @@ def _check_room(root: Path, name: str) -> None:
 
 
 def _read(root: Path, arguments: Mapping[str, Any]) -> str:
+    text = _text(root, arguments)
+    if "from_line" in arguments or "lines" in arguments:
+        text = _lines(text, arguments.get("from_line", 1), arguments.get("lines"))
+    start = arguments.get("start", 0)
+    if start > len(text):
+        raise NameRefused(f"start={start} is behind the end: there are {len(text)} characters")
+    end = start + SHOWN_CHARACTERS
+    if end >= len(text):
+        return text[start:]
+    # Without the note a model would take the part for the whole.
+    note = f"[cut: characters {start} to {end} of {len(text)}; go on with start={end}]"
+    return f"{text[start:end]}\n{note}"
+
+
+def _lines(text: str, first: int, count: int | None) -> str:
+    lines = text.splitlines(keepends=True)
+    if first > max(len(lines), 1):
+        raise NameRefused(f"from_line={first} is behind the end: the file has {len(lines)} lines")
+    return "".join(lines[first - 1 : None if count is None else first - 1 + count])
+
+
+def _text(root: Path, arguments: Mapping[str, Any]) -> str:
     return read_bytes(root, arguments["path"]).decode("utf-8")
 
 
@@ -140,7 +185,7 @@ def _write(root: Path, arguments: Mapping[str, Any]) -> str:
 
 
 def _edit(root: Path, arguments: Mapping[str, Any]) -> str:
-    text = _read(root, arguments)
+    text = _text(root, arguments)
     count = text.count(arguments["old"]) if arguments["old"] else 0
     if count != 1:
         raise NameRefused(f"the old text occurs {count} times; it must occur exactly once")

@@ -20,7 +20,7 @@ from agent2389.agent.routing import JournaledModel
 from agent2389.agent.task import TaskRun
 from agent2389.agent.worker import Worker
 from agent2389.broker.reach import echo
-from agent2389.config.model import AgentConfiguration
+from agent2389.config.model import AgentConfiguration, ApprovalsSection
 from agent2389.config.profiles import load_profiles
 from agent2389.errors import ConfigurationError, ModelFailed, RunFailed, Unreachable
 from agent2389.insight.health import Health
@@ -158,7 +158,7 @@ async def _work(
         tools = ToolSet(configuration, ledger.dossier)
         await tools.open()
         stack.push_async_callback(tools.close)
-        _watch_tools(health, tools)
+        _watch_tools(health, tools, configuration.approvals)
         models = Models(configuration.llm, proxy=configuration.network.proxy)
         stack.push_async_callback(models.close)
         roster = await RosterReader.listening(connection, ledger.tenant)
@@ -301,7 +301,10 @@ def _parts(
     )
 
 
-def _watch_tools(health: Health, tools: ToolSet) -> None:
+def _watch_tools(health: Health, tools: ToolSet, approvals: ApprovalsSection) -> None:
+    for name in tools.unknown(approvals):
+        log.warning("[approvals] names a tool that is not here", tool=name, hint="agent2389 tools list")
+
     async def tools_ready() -> str:
         if tools.unavailable:
             raise RunFailed("; ".join(f"{name}: {why}" for name, why in tools.unavailable.items()))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent2389.config.model import AgentConfiguration, AgentSection, ToolEntry
+from agent2389.config.model import AgentConfiguration, AgentSection, ApprovalsSection, ToolEntry
 from agent2389.tools.configured import CONFIGURED
 from agent2389.tools.echo import EchoToolkit
 from agent2389.tools.port import TaskScope, Toolkit, ToolOutput, ToolSettings
@@ -55,6 +55,67 @@ async def test_files_are_written_read_edited_searched_and_moved(tools: ToolSet, 
     assert (await call(tools, scope, "list_files")).text == "b.md (11 bytes)"
     assert not (await call(tools, scope, "delete_file", path="b.md")).failed
     assert (await call(tools, scope, "list_files")).text == "the workspace is empty"
+
+
+async def test_a_slip_in_the_names_of_guarded_tools_is_found(tools: ToolSet) -> None:
+    section = ApprovalsSection(always=("write_file", "wirte_file"), never=("echo", "sned"))
+    assert tools.unknown(section) == ["sned", "wirte_file"]
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        ({}, "one\ntwo\r\nthree\n"),
+        ({"from_line": 2}, "two\r\nthree\n"),
+        ({"from_line": 2, "lines": 1}, "two\r\n"),
+        ({"lines": 1}, "one\n"),
+        ({"from_line": 3, "lines": 9}, "three\n"),
+        ({"start": 4}, "two\r\nthree\n"),
+        ({"from_line": 2, "start": 5}, "three\n"),
+        ({"start": 15}, ""),
+    ],
+)
+async def test_a_part_of_a_file(tools: ToolSet, scope: TaskScope, part: dict[str, int], text: str) -> None:
+    await call(tools, scope, "write_file", path="a.txt", content="one\ntwo\r\nthree\n")
+    assert (await call(tools, scope, "read_file", path="a.txt", **part)).text == text
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        ({"from_line": 4}, "the file has 3 lines"),
+        ({"start": 99}, "there are 13 characters"),
+        ({"from_line": 0}, "arguments are refused"),
+        ({"lines": 0}, "arguments are refused"),
+        ({"start": -1}, "arguments are refused"),
+    ],
+)
+async def test_a_part_that_is_not_there(
+    tools: ToolSet, scope: TaskScope, part: dict[str, int], reason: str
+) -> None:
+    await call(tools, scope, "write_file", path="a.txt", content="one\ntwo\nthree")
+    output = await call(tools, scope, "read_file", path="a.txt", **part)
+    assert output.failed
+    assert reason in output.text
+
+
+@pytest.mark.parametrize("line_length", [7, 200_000])
+async def test_a_long_file_is_read_in_parts_to_its_end(
+    tools: ToolSet, scope: TaskScope, line_length: int
+) -> None:
+    """Following the notes gives the whole file, even one that is a single line."""
+    line = "x" * (line_length - 2) + "é\n"
+    content = line * (50_000 // line_length + 1)
+    await call(tools, scope, "write_file", path="a.txt", content=content)
+    found, start, parts = "", 0, 0
+    while start >= 0:
+        text = (await call(tools, scope, "read_file", path="a.txt", start=start)).text
+        assert len(text) <= 20_200
+        piece, _, note = text.partition("\n[cut: characters ")
+        found, parts = found + piece, parts + 1
+        start = int(note.partition("start=")[2].rstrip("]")) if note else -1
+    assert found == content
+    assert parts == -(-len(content) // 20_000)
 
 
 @pytest.mark.parametrize(
