@@ -28,8 +28,16 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def fresh_log() -> Iterator[None]:
-    """A test that configures the log leaves it as it found it: its stream ends with the test."""
+def fresh_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A test that configures the log leaves it as it found it: its stream ends with the test, and a
+    logger that remembers its first configuration would never be heard by another test.
+    """
+    configure = structlog.configure
+
+    def forgetful(**options: object) -> None:
+        configure(**{**options, "cache_logger_on_first_use": False})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(structlog, "configure", forgetful)
     yield
     structlog.reset_defaults()
 

@@ -27,6 +27,7 @@ class Workspace:
         name = hashlib.sha256(f"{tenant}\x1f{task_id}".encode()).hexdigest()[:32]
         self.path = root / name
         self.manifest: dict[str, FileRef] = {}
+        self.is_laid_out = False
         self._ledger = ledger
 
     async def lay_out(self, manifest: dict[str, FileRef]) -> None:
@@ -36,6 +37,7 @@ class Workspace:
             blob = await self._ledger.get_blob(file.sha256)
             await asyncio.to_thread(self._write, name, blob.content)
         self.manifest = manifest
+        self.is_laid_out = True
 
     async def collect(self) -> dict[str, FileRef]:
         """The manifest as the files are now; changed ones are stored as blobs first."""

@@ -26,7 +26,7 @@ from agent2389.errors import (
 )
 from agent2389.ledger.blobs import begun
 from agent2389.ledger.port import Ledger
-from agent2389.ledger.records import ApprovalRequest, Failure, FileRef, Usage, Waiting, Written
+from agent2389.ledger.records import ApprovalRequest, Failure, Usage, Waiting, Written
 from agent2389.llm.prices import Prices
 from agent2389.upkeep.dispatch import Dispatcher
 
@@ -162,8 +162,9 @@ class TaskRun:
     async def _release(self, running: Running, workspace: Workspace, reason: str) -> str:
         claim = running.claim
         try:
-            manifest: dict[str, FileRef] = await workspace.collect()
-            await self._ledger.checkpoint(claim.fence, manifest)
+            # Before the files lay there the ledger's own list of them is the right one.
+            if workspace.is_laid_out:
+                await self._ledger.checkpoint(claim.fence, await workspace.collect())
         except (Agent2389Error, OSError) as error:
             log.warning("released without its files", task_id=claim.fence.task_id, reason=str(error))
         written = await self._write(running, lambda: self._ledger.release(claim.fence, reason))
@@ -181,8 +182,7 @@ class TaskRun:
     ) -> str:
         """T24: the lease is given up, journal and files are kept; the last decision wakes the task."""
         claim = running.claim
-        manifest = await workspace.collect()
-        await self._ledger.checkpoint(claim.fence, manifest)
+        await self._ledger.checkpoint(claim.fence, await workspace.collect())
         waiting = Waiting(reason="approval", approvals=tuple(requests))
         written = await self._write(running, lambda: self._ledger.wait(claim.fence, waiting))
         if written is None or written.verdict == "fenced":

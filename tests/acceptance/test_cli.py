@@ -1,5 +1,6 @@
 """The command line as people type it: files in, lines out, exit codes, no traceback."""
 
+import functools
 import json
 import os
 import shutil
@@ -372,6 +373,8 @@ def test_an_interrupted_one_shot_verb_is_130(tmp_path: Path) -> None:
             stderr=subprocess.PIPE,
             text=True,
             cwd=tmp_path,
+            # A background job of a shell inherits that Ctrl-C is ignored.
+            preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
         connection, _ = silent.accept()
         with connection:
