@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 
 from agent2389.ledger.fleet import AgentRecord, Beat
 from agent2389.ledger.records import Claim, Failure, NextTask, Rejection
-from agent2389.ledger.states import AgentState, JobState
+from agent2389.ledger.states import AgentState, JobState, TaskState
 from agent2389.upkeep.chores import INTERVALS
 from tests.support.further_ways import JOB, RECENT, SOMETIMES, TENANT, WHO, FurtherWays
 from tests.support.jobs import finish, new_job
@@ -48,6 +48,14 @@ class Ways(FurtherWays):
 
     def claim(self, back: int) -> tuple[str, Pair]:
         return self.claims[-1 - back % len(self.claims)]
+
+    def assigned(self, tenant: str, who: str) -> list[str]:
+        """Tasks that an operator gave to ``who`` and nobody has taken yet."""
+        return sorted(
+            task_id
+            for (owner, task_id), row in self.twins.tables.tasks.items()
+            if (owner, row.owner, row.state) == (tenant, who, TaskState.ASSIGNED)
+        )
 
     def won(self, tenant: str, answer: Pair) -> None:
         many = isinstance(answer.memory, list)
@@ -140,6 +148,9 @@ class Ways(FurtherWays):
 
     @rule(tenant=TENANT, who=WHO, limit=st.integers(1, 3))
     def claim_batch(self, tenant: str, who: str, limit: int) -> None:
+        # Which of several assigned tasks comes first is nobody's promise: all but one are named.
+        for task_id in self.assigned(tenant, who)[1:]:
+            self.won(tenant, self.both(tenant, lambda ledger, of: ledger.claim(task_id, who)))
         self.won(tenant, self.both(tenant, lambda ledger, of: ledger.claim_batch(who, limit)))
 
     @rule(tenant=TENANT, who=WHO, limit=st.integers(1, 2))
