@@ -160,15 +160,19 @@ class TaskRun:
                 return await self._stop_task(running, running.partial)
 
     async def _release(self, running: Running, workspace: Workspace, reason: str) -> str:
-        claim = running.claim
-        try:
-            # Before the files lay there the ledger's own list of them is the right one.
-            if workspace.is_laid_out:
-                await self._ledger.checkpoint(claim.fence, await workspace.collect())
-        except (Agent2389Error, OSError) as error:
-            log.warning("released without its files", task_id=claim.fence.task_id, reason=str(error))
-        written = await self._write(running, lambda: self._ledger.release(claim.fence, reason))
+        fence = running.claim.fence
+        await self._keep_files(running, workspace)
+        written = await self._write(running, lambda: self._ledger.release(fence, reason))
         return "lost" if written is None or written.verdict == "fenced" else "released"
+
+    async def _keep_files(self, running: Running, workspace: Workspace) -> None:
+        """The files as they are, if the ledger can be reached; what tools wrote stands in the journal."""
+        if not workspace.is_laid_out:
+            return  # the ledger's own list of them is the right one
+        try:
+            await self._ledger.checkpoint(running.claim.fence, await workspace.collect())
+        except (Agent2389Error, OSError) as error:
+            log.warning("given up without its files", task_id=running.claim.fence.task_id, reason=str(error))
 
     async def _escalate(self, running: Running, reason: str, message: str) -> str:
         fence = running.claim.fence
@@ -182,7 +186,7 @@ class TaskRun:
     ) -> str:
         """T24: the lease is given up, journal and files are kept; the last decision wakes the task."""
         claim = running.claim
-        await self._ledger.checkpoint(claim.fence, await workspace.collect())
+        await self._keep_files(running, workspace)
         waiting = Waiting(reason="approval", approvals=tuple(requests))
         written = await self._write(running, lambda: self._ledger.wait(claim.fence, waiting))
         if written is None or written.verdict == "fenced":
