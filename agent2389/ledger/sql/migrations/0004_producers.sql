@@ -104,13 +104,21 @@ END $$;
 CREATE FUNCTION agent2389_v1.reject(
     of_topic text, sha256 text, bytes integer, why text, sample text
 ) RETURNS boolean
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE t text := agent2389.current_tenant();
+BEGIN
     INSERT INTO agent2389.intake_rejects AS r (tenant, topic, payload_sha256, size, code, excerpt)
-    VALUES (agent2389.current_tenant(), of_topic, sha256, bytes, why, sample)
-    ON CONFLICT (tenant, topic, payload_sha256) DO UPDATE SET times = r.times + 1,
-        at = CASE WHEN r.at < clock_timestamp() - interval '10 seconds' THEN clock_timestamp() ELSE r.at END
-    RETURNING times = 1 OR at >= statement_timestamp()
-$$;
+    VALUES (t, of_topic, sha256, bytes, why, sample)
+    ON CONFLICT (tenant, topic, payload_sha256) DO UPDATE SET times = r.times + 1, at = clock_timestamp()
+    WHERE r.at < clock_timestamp() - interval '10 seconds';
+    IF FOUND THEN
+        RETURN true;
+    END IF;
+    -- Somebody told it just now, perhaps while this call waited for the row.
+    UPDATE agent2389.intake_rejects SET times = times + 1
+    WHERE tenant = t AND topic = of_topic AND payload_sha256 = sha256;
+    RETURN false;
+END $$;
 
 -- T18, T19 for one task: ended when nobody owns it, else asked of its owner at the next beat.
 CREATE FUNCTION agent2389.call_off(task agent2389.tasks) RETURNS jsonb
