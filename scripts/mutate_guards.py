@@ -16,6 +16,7 @@ from pathlib import Path
 
 from agent2389.ledger.embedded import embedded_postgres
 from agent2389.ledger.migrate import shipped
+from agent2389.telemetry.logs import configure_logging
 from tests.support.guard_mutants import MUTANTS, Mutant, mutated
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,6 +68,7 @@ async def main() -> int:
     parser.add_argument("--table", action="store_true", help="Markdown rows on stdout")
     parser.add_argument("--no-baseline", action="store_true", help="do not try the right database first")
     asked = parser.parse_args()
+    configure_logging("error", "pretty")
     chosen = [item for item in MUTANTS if asked.part in item.name]
     for mutant in chosen:
         mutated(shipped(), mutant)

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from agent2389.ledger.records import NextTask
+from agent2389.ledger.records import Failure, NextTask
+from agent2389.ledger.states import TaskState
 from tests.support.jobs import claim_one, finish, join, new_job
 from tests.support.stepped import SteppedLedger
 
@@ -59,3 +60,16 @@ async def test_nobody_judges_the_own_work(ledger: SteppedLedger) -> None:
     won = await ledger.claim(judging, other)
     assert won is not None
     assert won.verifies == claim.fence.task_id
+
+
+async def test_an_answer_of_an_earlier_attempt_counts_no_more(ledger: SteppedLedger) -> None:
+    await ledger.submit(new_job(capability=None, agent="stranger"))
+    task_id = await first_task(ledger, "job-1")
+    soon = ledger.time() + timedelta(seconds=60)
+    assert await ledger.forward(task_id, soon) is not None
+    failed = Failure(code="llm_error", message="busy", retryable=True)
+    assert (await ledger.forward_ended(task_id, 0, failed, "job-1")).verdict == "ok"
+    await ledger.until(lambda: ledger.forward(task_id, soon))
+    assert (await ledger.forward_ended(task_id, 0, finish("late"), "job-1")).verdict == "already"
+    assert (await ledger.job("job-1")).tasks[0].state is TaskState.FORWARDED
+    assert (await ledger.forward_ended(task_id, 1, finish("in time"), "job-1")).verdict == "ok"

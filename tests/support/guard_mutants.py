@@ -290,10 +290,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "ELSIF meeting.join_total - meeting.join_failed < meeting.join_needed THEN",
         "ELSIF false THEN",
     ),
-    _follows(
-        "a verdict on what is over",
-        "IF task.state <> 'completed' OR task.held IS NULL THEN",
-        "IF task.state <> 'completed' THEN",
+    Mutant(
+        name="a verdict on what is over",
+        file="0010",
+        before="IF task.state <> 'completed' OR task.held IS NULL THEN",
+        after="IF task.state <> 'completed' THEN",
+        equivalent="whoever ends the wait for a verdict calls the judge off first, and a judge that was "
+        "called off writes none; were one written, the guard of ended tasks would refuse it",
     ),
     _follows(
         "refused for ever",
