@@ -163,6 +163,9 @@ async def test_processes_that_came_before_their_servers_begin_when_these_come(tm
         "MQTT_BROKER_URL": f"mqtt://127.0.0.1:{broker_port}",
         "DATABASE_URL": f"postgresql://early:{password}@127.0.0.1:{database}/agent2389",
     }
+    async with embedded_postgres(tmp_path / "data", port=database) as server:
+        await migrate(server.dsn)
+        await provision_login(server.dsn, "early", password)
     log = tmp_path / "processes.log"
     ops = await start(command("ops"), log, environ=environ | {"HEALTH_PORT": str(ops_port)})
     early = await start(command("run", str(agent)), log, environ=environ | {"HEALTH_PORT": "0"})
@@ -180,10 +183,8 @@ async def test_processes_that_came_before_their_servers_begin_when_these_come(tm
         http = await stack.enter_async_context(aiohttp.ClientSession(f"http://127.0.0.1:{ops_port}"))
         await until(lambda: _is(status("/live"), 200), 90)
         assert await status("/ready") == 503
-        server = await stack.enter_async_context(embedded_postgres(tmp_path / "data", port=database))
+        await stack.enter_async_context(embedded_postgres(tmp_path / "data", port=database))
         stack.callback(shutil.rmtree, (tmp_path / "data" / "postgres.location").read_text().strip(), True)
-        await migrate(server.dsn)
-        await provision_login(server.dsn, "early", password)
         await until(lambda: _is(status("/ready"), 200), 90)
         body = {"instruction": "Say it. The first light is grey.", "capability": "early"}
         async with http.post("/api/v1/jobs", json=body) as response:
