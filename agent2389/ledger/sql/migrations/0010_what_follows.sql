@@ -237,8 +237,8 @@ BEGIN
     END IF;
     IF verdict = 'approved' THEN
         body := task.held;
-        UPDATE agent2389.results SET standing = 'current'
-        WHERE tenant = of_tenant AND task_id = of_task AND epoch = task.epoch;
+        UPDATE agent2389.results SET standing = CASE WHEN epoch = task.epoch THEN 'current' ELSE 'superseded' END
+        WHERE tenant = of_tenant AND task_id = of_task AND standing = 'proposed';
         UPDATE agent2389.tasks SET state = 'verified', held = NULL, finished_at = clock_timestamp()
         WHERE tenant = of_tenant AND task_id = of_task;
         effects := agent2389.with_effect(effects, 'changes',
