@@ -31,6 +31,7 @@ FIRST_BEATS = 3
 """Right after the start the beat comes every second, so that replicas know one another soon."""
 LEASE_CHECK_SECONDS = 0.5
 HINT_PAUSE_SECONDS = 0.2
+RELEASE_SECONDS = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +75,6 @@ class Worker:
         self._total = 0
         self._peers_digest = ""
         self._serves_pools = False
-        self._drained = asyncio.Event()
         self._drain_asked = asyncio.Event()
         self._told = asyncio.Event()
         self.restart_asked = False
@@ -333,8 +333,6 @@ class Worker:
             seconds = asyncio.get_running_loop().time() - running.started
             self._parts.observer.finished(outcome, seconds)
             log.info("task ends", task_id=claim.fence.task_id, outcome=outcome, seconds=round(seconds, 3))
-            if not self._running and self._drain_asked.is_set():
-                self._drained.set()
             self._claimer.slot_freed()
 
     # drain -----------------------------------------------------------------------
@@ -349,17 +347,18 @@ class Worker:
         log.info("draining", running=len(self._running))
         with contextlib.suppress(Unreachable):
             await self._beat_once()
-        if self._running:
-            timeout = self._parts.configuration.lifecycle.drain_timeout_secs
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._drained.wait()
-            except TimeoutError:
-                log.warning("drain timed out, tasks are released", running=len(self._running))
-                self._release_all()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(5):
-                        await self._drained.wait()
+        if not await self._all_ended(self._parts.configuration.lifecycle.drain_timeout_secs):
+            log.warning("drain timed out, tasks are released", running=len(self._running))
+            self._release_all()
+            await self._all_ended(RELEASE_SECONDS)
+
+    async def _all_ended(self, seconds: float) -> bool:
+        """Whether every task that runs now ended in time."""
+        jobs = [running.job for running in self._running.values() if running.job is not None]
+        if not jobs:
+            return True
+        _, pending = await asyncio.wait(jobs, timeout=seconds)
+        return not pending
 
     async def _leave(self) -> None:
         """The own stop is committed first; only then is the agent id unavailable, if nobody else has it."""

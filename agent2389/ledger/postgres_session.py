@@ -37,6 +37,8 @@ _CONNECT_FAILURES = (
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InterfaceError,
+    # A result that comes while the connection is being closed.
+    asyncpg.InternalClientError,
 )
 _TRANSLATED = (*_CONNECT_FAILURES, asyncpg.PostgresError, ValueError)
 

@@ -69,8 +69,9 @@ class Fleet:
 
     async def start(self, member: Member) -> None:
         """Start its process, which must not be running."""
-        member.may_end = False
         member.process = await children.start(member.command, member.log_file, environ=member.environ)
+        # Not before: until now the watcher of the last process may look whether its end was meant.
+        member.may_end = False
         self.starts += 1
         self._watchers[member.name] = asyncio.create_task(
             self._watch(member, member.process), name=f"watch-{member.name}"
