@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import re
 import socket
+import time
 
 import structlog
 
@@ -20,6 +22,7 @@ from agent2389.broker.port import (
     Handler,
     Hook,
     Message,
+    PublishRefused,
 )
 from agent2389.broker.troubles import explain
 from agent2389.errors import Agent2389Error, Unreachable
@@ -32,6 +35,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
 STEADY_SECONDS = 5.0
 """A connection that stood this long was a good one: its loss begins the back-off anew."""
 TAKEN_OVER_PAUSE = 60.0
+REFUSAL_SECONDS = 60.0
+"""How long a refused publish is told by health."""
 _NO_DELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 _TAKEN_OVER = 0x8E
 _WRONG_VERSION = (1, 0x84)
@@ -117,6 +122,7 @@ class MqttConnection:
         self._ready = asyncio.Event()
         self._reconnects = -1
         self._last_error: str | None = None
+        self._refusal = ("", -math.inf)
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -131,6 +137,7 @@ class MqttConnection:
             protocol=("5" if self._broker.version5 else "3.1.1") if seen else "",
             reconnects=max(self._reconnects, 0),
             last_error=self._last_error,
+            refusal=self._recent_refusal(),
         )
 
     async def publish(self, message: Message) -> None:
@@ -139,7 +146,12 @@ class MqttConnection:
         client = self._client
         if client is None:
             raise Unreachable("broker", self._last_error or "not connected to the broker")
-        await client.send(message, version5=self._broker.version5)
+        try:
+            await client.send(message, version5=self._broker.version5)
+        except PublishRefused as refused:
+            if refused.may_pass:
+                self._refusal = (str(refused), time.monotonic())
+            raise
 
     async def subscribe(self, topic_filter: str, handler: Handler, *, qos: int = 1) -> None:
         """Route ``topic_filter`` to ``handler``, now and after every reconnect."""
@@ -157,6 +169,10 @@ class MqttConnection:
         """Subscribe again, so that retained messages come again."""
         if topic_filter in self._routes and self._client is not None:
             await self._subscribe(self._client, topic_filter, self._routes[topic_filter][1])
+
+    def _recent_refusal(self) -> str | None:
+        reason, at = self._refusal
+        return reason if time.monotonic() - at < REFUSAL_SECONDS else None
 
     def on_connected(self, hook: Hook) -> None:
         """Run ``hook`` after each (re)connection."""

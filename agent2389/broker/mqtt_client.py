@@ -15,6 +15,8 @@ from agent2389.broker.port import Message, Properties, PublishRefused
 from agent2389.errors import Unreachable
 
 ACKNOWLEDGE_SECONDS = 10.0
+_MAY_PASS = (0x80, 0x83, 0x87, 0x97)
+"""Reason codes that rights or room on the broker may end: unspecified, implementation, not authorised, quota."""
 
 
 class CheckedClient(aiomqtt.Client):
@@ -79,6 +81,7 @@ class CheckedClient(aiomqtt.Client):
             raise PublishRefused(
                 f"the broker refuses to publish on {message.topic}: {code}",
                 hint="give the login this right (compare `agent2389 broker acl`), or raise the broker's limits",
+                may_pass=code.value in _MAY_PASS,
             )
 
     def fail_pending(self, reason: str) -> None:

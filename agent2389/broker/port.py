@@ -43,18 +43,29 @@ Hook = Callable[[], Awaitable[None]]
 
 
 class ConnectionState(msgspec.Struct, frozen=True):
-    """What /health tells of a connection: ``protocol`` is ``5``, ``3.1.1`` or empty before the first one."""
+    """What /health tells of a connection: ``protocol`` is ``5``, ``3.1.1`` or empty before the first one.
+
+    ``refusal`` is why the broker refused a publish in the last minute (rights, a quota).
+    """
 
     connected: bool
     protocol: str
     reconnects: int
     last_error: str | None = None
+    refusal: str | None = None
 
 
 class PublishRefused(Agent2389Error):
-    """The broker answered a publish with an error code (an ACL, a size, a quota)."""
+    """The broker answered a publish with an error code (an ACL, a size, a quota).
+
+    ``may_pass``: the same message may be taken later, when rights or room have come back.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, *, hint: str | None = None, may_pass: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.may_pass = may_pass
 
 
 class Connection(Protocol):

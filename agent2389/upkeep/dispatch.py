@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Iterable, Sequence
 
 import structlog
@@ -20,6 +21,7 @@ SETTLE_SECONDS = 0.25
 BOARD_BATCH = 200
 BOARD_LEASE_SECONDS = 8.0
 """Of the ten for which rows are leased: what is not on its way by then may be somebody else's already."""
+TELL_SECONDS = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +37,7 @@ class Dispatcher:
         self._events = events
         self._pending: list[Change] = []
         self._touched = asyncio.Event()
+        self._refusals, self._told_at = 0, -math.inf
 
     async def perform(self, effects: Effects) -> None:
         """Do everything a commit asks for. Never raises because broker or ledger is away."""
@@ -61,7 +64,7 @@ class Dispatcher:
 
         With the ledger gone since the commit they stay and go out once more: receivers expect repeats.
         """
-        sent = [row.id for row in deliveries if await self._try(_message_of(row))]
+        sent = [row.id for row in deliveries if await self._try(_message_of(row), ours=row.topic is None)]
         if sent:
             with contextlib.suppress(Unreachable):
                 await self._ledger.outbox_sent(sent)
@@ -104,16 +107,28 @@ class Dispatcher:
         rows: Sequence[Delivery] = await self._ledger.take_outbox(BOARD_BATCH)
         await self.deliver(rows)
 
-    async def _try(self, message: Message) -> bool:
+    async def _try(self, message: Message, *, ours: bool = True) -> bool:
+        """Whether the message went out, or never will.
+
+        Rights and room on the broker may come back, so topics of ours are sent again. What a producer
+        asked for on a topic that the mesh may not use is given up, like what is too large.
+        """
         try:
             await self._connection.publish(message)
         except PublishRefused as refused:
-            # Sending it again cannot help, so it counts as sent; the log is for the operator.
-            log.error("publish refused", topic=message.topic, reason=str(refused))
-            return True
+            self._tell(refused)
+            return not (ours and refused.may_pass)
         except Unreachable:
             return False
         return True
+
+    def _tell(self, refused: PublishRefused) -> None:
+        """A line for the operator; a broker that refuses everything does not fill the disk."""
+        self._refusals += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._told_at >= TELL_SECONDS:
+            log.error("publish refused", reason=str(refused), times=self._refusals, hint=refused.hint)
+            self._refusals, self._told_at = 0, now
 
 
 def _message_of(row: Delivery) -> Message:

@@ -164,6 +164,8 @@ def watch_servers(health: Health, metrics: Metrics, ledger: Ledger, connection: 
         state = connection.state
         if not state.connected:
             raise Degraded(f"not connected: {state.last_error or 'no answer yet'}; work is found by polling")
+        if state.refusal:
+            raise Degraded(f"connected, but {state.refusal}; results wait in the ledger")
         return f"connected, MQTT {state.protocol}"
 
     health.add("ledger", ledger_answers)

@@ -317,11 +317,41 @@ async def test_what_could_not_be_sent_stays_and_goes_out_later(house: House) -> 
     assert len(house.receipts("one")) == 1
 
 
-async def test_a_refused_publish_is_not_tried_for_ever(house: House) -> None:
+async def test_what_the_broker_refuses_for_a_while_goes_out_when_it_may(house: House) -> None:
     house.broker.refused.add(TOPICS.receipt("one"))
     await house.job(TOPICS.job("research", "one"), {"instruction": "x"})
     await house.ledger.advance(60)
+    await house.dispatcher.send_leftovers()
+    assert house.receipts("one") == []
+    house.broker.refused.clear()
+    await house.ledger.advance(60)
+    await house.dispatcher.send_leftovers()
+    assert house.receipts("one")[0]["verdict"] == "accepted"
+
+
+async def test_a_reply_topic_that_is_not_ours_to_use_is_given_up(house: House) -> None:
+    reply = TOPICS.replies() + "me"
+    house.broker.refused.add(reply)
+    properties = Properties(response_topic=reply)
+    await house.job(TOPICS.job("research", "one"), {"instruction": "x"}, properties=properties)
+    assert house.receipts("one")[0]["verdict"] == "accepted"
+    await house.ledger.advance(60)
     assert await house.ledger.take_outbox(10) == ()
+
+
+async def test_a_refused_board_topic_is_sent_again_when_it_may(house: House) -> None:
+    submitted = await house.ledger.submit(new_job("one"))
+    (task,) = (await house.ledger.job("one")).tasks
+    topic = TOPICS.open("research", task.task_id, task.epoch)
+    house.broker.refused.add(topic)
+    await house.dispatcher.perform(submitted.effects)
+    await flush_later(house)
+    house.broker.refused.clear()
+    await flush_later(house)
+    assert house.broker.on(topic) == [], "somebody may still be sending it"
+    await house.ledger.advance(11)
+    await flush_later(house)
+    assert len(house.broker.on(topic)) == 1
 
 
 async def flush_later(house: House) -> None:

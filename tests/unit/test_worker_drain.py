@@ -1,6 +1,7 @@
 """A process that leaves: what it owns ends first, whatever was under way when it was asked to go."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent2389.agent.presence import Announcer
@@ -42,7 +43,7 @@ class SlowClaims(MemoryLedger):
         self.answers.set()
         self.under_way = False
 
-    async def claim_batch(self, incarnation: str, most: int) -> tuple[Claim, ...]:
+    async def claim_batch(self, incarnation: str, most: int) -> Sequence[Claim]:
         claims = await super().claim_batch(incarnation, most)
         self.under_way = bool(claims)
         await self.answers.wait()
