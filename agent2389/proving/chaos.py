@@ -177,6 +177,7 @@ class Run:
             seconds=seconds,
             hung=hung,
             soak=soak,
+            model=rig.endpoint.figures() if rig.endpoint else None,
         )
         return figures_of(self._plan, measured)
 

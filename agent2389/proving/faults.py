@@ -26,6 +26,7 @@ CRASH_SECONDS = 20.0
 POISON_SECONDS = 90.0
 POISON_WORK = 2.0
 LOOK_SECONDS = 0.05
+SLOW_LEASES = 1.5
 HOUR = 3600
 
 log = structlog.get_logger(__name__)
@@ -61,6 +62,7 @@ class Faults:
             "F12": self._rolling_restart,
             "F13": self._poison_job,
             "F14": self._read_only,
+            "F15": self._slow_model,
             "OPS": self._kill_ops,
         }
 
@@ -284,6 +286,15 @@ class Faults:
             await asyncio.sleep(LOOK_SECONDS)
         if self._witness.last_heard >= back:
             self.recovered.setdefault(code, []).append(self._witness.last_heard - back)
+
+    async def _slow_model(self) -> None:
+        """A spell in which every answer takes longer than a lease; the other faults of F15 never rest."""
+        rig = self._rig
+        assert rig.endpoint is not None
+        rig.tally.strike("F15", await rig.owned())
+        rig.endpoint.pause = rig.plan.lease * SLOW_LEASES
+        await self._pause(rig.endpoint.pause)
+        rig.endpoint.pause = 0.0
 
     # network ---------------------------------------------------------------------
 

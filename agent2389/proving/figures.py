@@ -12,14 +12,19 @@ from typing import Any
 import msgspec
 
 from agent2389.ledger.inspection import Recovery
+from agent2389.proving.endpoint import EndpointFigures
 from agent2389.proving.fsck import Report
 from agent2389.proving.plan import Plan
 from agent2389.proving.rig import Kill, Tally
+from agent2389.proving.script import BUDGET_USD, MODEL_RETRIES
 from agent2389.proving.witness import Verdict
 
 REAP_SECONDS = 5.0
 SLACK_SECONDS = 1.0
 SHOWN = 10
+MOST_ASKED = (MODEL_RETRIES + 1) * 3
+"""Tries of one call times attempts of a task."""
+ROUNDING_USD = 1e-5
 CONDEMNED = "died 3 times"
 """In the error of a job whose task met three crashes: the limit against jobs that kill agents."""
 
@@ -76,6 +81,9 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     violations: tuple[str, ...]
     settling: int
     not_checked: dict[str, str]
+    model: EndpointFigures | None
+    cost_usd: float
+    most_cost_of_a_job_usd: float
     fsck_seconds: float
     machine: str
     at: str
@@ -101,6 +109,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     hung: str | None
     soak: dict[str, float] | None
+    model: EndpointFigures | None
 
 
 def spread(values: Sequence[float]) -> Spread | None:
@@ -180,6 +189,9 @@ def figures_of(plan: Plan, measured: Measured) -> Figures:
         ),
         settling=len(measured.report.settling),
         not_checked=measured.report.not_checked,
+        model=measured.model,
+        cost_usd=round(verdict.cost_usd, 6),
+        most_cost_of_a_job_usd=round(verdict.most_cost_usd, 6),
         fsck_seconds=measured.report.seconds,
         machine=f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -191,6 +203,8 @@ def _reasons(plan: Plan, measured: Measured, failed: int, restart: Spread | None
     """Why the run did not pass."""
     verdict, tally, events = measured.verdict, measured.tally, measured.events
     broken = sum(item.times for item in measured.report.violations)
+    asked = measured.model.most_of_one_question if measured.model else 0
+    billed = measured.model.billed_usd if measured.model else 0.0
     only_kills = {fault.kind.code for fault in plan.faults} <= {"F1", "F13"}
     checks = {
         f"hung: {measured.hung}": measured.hung is not None,
@@ -208,6 +222,14 @@ def _reasons(plan: Plan, measured: Measured, failed: int, restart: Spread | None
         ),
         f"the broker held {measured.most_open} open topics of one pool": measured.most_open > 100,
         f"agents drained with {dict(tally.drain_codes)}": set(tally.drain_codes) - {0} != set(),
+        f"a job cost {verdict.most_cost_usd} USD, its budget was {BUDGET_USD}": (
+            verdict.most_cost_usd > BUDGET_USD
+        ),
+        f"the jobs cost {verdict.cost_usd} USD, the endpoint billed {billed}": (
+            {fault.kind.code for fault in plan.faults} == {"F15"}
+            and abs(verdict.cost_usd - billed) > ROUNDING_USD * measured.accepted
+        ),
+        f"one question was asked {asked} times": asked > MOST_ASKED,
         "a rolling restart burnt attempts": (
             {fault.kind.code for fault in plan.faults} == {"F12"}
             and bool(events.get("task.retry", 0) + events.get("task.lease_expired", 0))

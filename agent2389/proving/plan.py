@@ -34,6 +34,7 @@ KINDS: tuple[FaultKind, ...] = (
     FaultKind("F12", "a rolling restart of all agents", 1.0, must_hit=False),
     FaultKind("F13", "a job that kills every agent that takes it", 5.0, must_hit=False),
     FaultKind("F14", "a Postgres that takes no writes for a while", 10.0),
+    FaultKind("F15", "a model endpoint of which 30 % of the calls fail, in spells slower than a lease", 15.0),
     FaultKind("OPS", "kill -9 of the ops service", 10.0, must_hit=False),
 )
 BY_CODE = {kind.code: kind for kind in KINDS}

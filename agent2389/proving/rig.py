@@ -17,6 +17,7 @@ from agent2389.ledger.inspection import Inspector
 from agent2389.ledger.migrate import migrate, provision_login
 from agent2389.ledger.port import Ledger
 from agent2389.ledger.states import AgentState
+from agent2389.proving.endpoint import BadEndpoint
 from agent2389.proving.fleet import Fleet, Member, child_environ, python
 from agent2389.proving.plan import Plan
 from agent2389.proving.script import STEPS, agent_file
@@ -93,12 +94,15 @@ class Rig:
         self.dsn = ""
         self.api = f"http://127.0.0.1:{children.free_port()}"
         self.inspector: Inspector | None = None
+        self.endpoint = BadEndpoint(self.random) if plan.has("F15") else None
         self.wrap: Callable[[Member], Awaitable[None]] | None = None
         """A fault that stands between an agent and its servers changes the member before its start."""
 
     async def open(self) -> None:
         """Servers and ops; agents come with ``start_agents``. Raises ``Unreachable``."""
         await asyncio.gather(self.postgres.start(), self.broker.start())
+        if self.endpoint is not None:
+            await self.endpoint.start(children.free_port())
         await migrate(self.postgres.dsn)
         password = secrets.token_urlsafe(12)
         await provision_login(self.postgres.dsn, LOGIN, password)
@@ -122,7 +126,14 @@ class Rig:
         plan = self.plan
         path = plan.data / "agents" / f"{name}.toml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = agent_file(name, capability, slots=slots or plan.slots, lease=plan.lease, work=work)
+        text = agent_file(
+            name,
+            capability,
+            slots=slots or plan.slots,
+            lease=plan.lease,
+            work=work,
+            endpoint=self.endpoint.url if self.endpoint else None,
+        )
         path.write_text(text, encoding="utf-8")
         environ = self.environ(HEALTH_PORT="0")
         member = Member(name, python("agent2389", "run", str(path)), environ, self._log(name))
@@ -173,6 +184,8 @@ class Rig:
         await self.fleet.close()
         if self.inspector is not None:
             await self.inspector.close()
+        if self.endpoint is not None:
+            await self.endpoint.close()
         await self.doors.close()
         await asyncio.gather(self.broker.stop(), self.postgres.stop())
 

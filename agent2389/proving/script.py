@@ -6,13 +6,41 @@ from typing import Any
 
 import msgspec
 
+from agent2389.proving.endpoint import INPUT_USD, MODEL, OUTPUT_USD
+
 STEPS = ("step-a", "step-b", "step-c")
 POISON = "poison"
+MODEL_RETRIES = 8
+BUDGET_USD = 0.05
+"""Of one job, where the model costs something."""
 ARROW = " > "
 
 
-def agent_file(agent_id: str, capability: str, *, slots: int, lease: float, work: float) -> str:
-    """The TOML of an agent that writes one file, calls one tool and answers what both say."""
+_REHEARSAL = """provider = "rehearsal"
+model = "rehearsal\""""
+_OVER_HTTP = """provider = "openai"
+model = "{model}"
+base_url = "{url}"
+stream = true
+timeout = 60
+first_token_timeout = 1
+max_retries = {retries}
+price_per_million_input_usd = {input_usd}
+price_per_million_output_usd = {output_usd}"""
+
+
+def agent_file(
+    agent_id: str, capability: str, *, slots: int, lease: float, work: float, endpoint: str | None = None
+) -> str:
+    """The TOML of an agent that writes one file, calls one tool and answers what both say.
+
+    ``endpoint`` is the URL of a model behind HTTP that plays the same part.
+    """
+    model = _REHEARSAL
+    if endpoint is not None:
+        model = _OVER_HTTP.format(
+            model=MODEL, url=endpoint, retries=MODEL_RETRIES, input_usd=INPUT_USD, output_usd=OUTPUT_USD
+        )
     return f"""# Written by agent2389 chaos.
 toolkits = ["workspace", "echo"]
 
@@ -26,8 +54,7 @@ slots = {slots}
 lease_seconds = {lease}
 
 [llm]
-provider = "rehearsal"
-model = "rehearsal"
+{model}
 system_prompt = '''
 rehearse wait {work}
 rehearse call write_file {{"path": "{capability}.txt", "content": "{{input}}"}}
@@ -46,6 +73,7 @@ def submission(job_id: str) -> dict[str, Any]:
         "input": job_id,
         "next": list(STEPS[1:]),
         "routing": {"strategy": "fixed"},
+        "budget": {"cost_usd": BUDGET_USD},
     }
 
 
@@ -68,6 +96,10 @@ class _Hop(msgspec.Struct, frozen=True):
     capability: str
 
 
+class _Spent(msgspec.Struct, frozen=True):
+    cost_usd: float | None = None
+
+
 class Final(msgspec.Struct, frozen=True):
     """The terminal payload as far as it is looked at."""
 
@@ -76,6 +108,7 @@ class Final(msgspec.Struct, frozen=True):
     route: tuple[_Hop, ...] = ()
     result: _Result | None = None
     error: dict[str, Any] | None = None
+    usage: _Spent = _Spent()
 
 
 def mistakes(job_id: str, final: Final) -> list[str]:

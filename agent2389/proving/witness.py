@@ -23,6 +23,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     wrong: dict[str, str]
     failed: dict[str, str]
     poisoned: int
+    cost_usd: float
+    most_cost_usd: float
 
 
 class Witness:
@@ -74,6 +76,7 @@ class Witness:
         a poison job must fail.
         """
         lost, double, wrong, failed = [], [], dict[str, str](), dict[str, str]()
+        costs = [0.0]
         ends = {"completed": 0, "cancelled": 0, "poisoned": 0}
         for job_id in accepted:
             payloads = self.payloads.get(job_id, set())
@@ -83,6 +86,7 @@ class Witness:
             if len(payloads) > 1:
                 double.append(job_id)
             final = msgspec.json.decode(next(iter(payloads)), type=Final)
+            costs.append(final.usage.cost_usd or 0.0)
             if job_id in poison:
                 ends["poisoned"] += 1
                 if final.state != "failed":
@@ -105,6 +109,8 @@ class Witness:
             wrong=wrong,
             failed=failed,
             poisoned=ends["poisoned"],
+            cost_usd=sum(costs),
+            most_cost_usd=max(costs),
         )
 
     async def _on_result(self, delivery: Delivery) -> None:

@@ -179,7 +179,7 @@ async def _work(
             await process.stop.wait()
             return
         root = configuration.workspace_root or Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="agent2389-"))
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="agent2389-", ignore_cleanup_errors=True))
         )
         worker = Worker(
             parts,

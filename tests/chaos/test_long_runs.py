@@ -22,6 +22,7 @@ RUNS = {
     "rolling restarts": ("F12:1", 5_000, ("--least-hits", "10")),
     "poison": ("F13:5", 1_000, ()),
     "read-only": ("F14:10", 1_000, ()),
+    "bad model": ("F15:15", 2_000, ("--slots", "8", "--least-hits", "10")),
     "everything": ("F1:5,F2:5,F4:20,F5:20,OPS:15", 3_000, ()),
 }
 

@@ -38,6 +38,15 @@ def test_a_rolling_restart_burns_nothing(tmp_path: Path) -> None:
     assert set(figures["drain_codes"]) == {"0"}
 
 
+def test_a_bad_model_endpoint_costs_time_and_no_job(tmp_path: Path) -> None:
+    options = ("--jobs", "60", "--slots", "6", "--least-hits", "2")
+    figures = fault_run(tmp_path, "F15:4", *options, seconds=MOST_SECONDS)
+    assert_nothing_lost(figures, 60)
+    assert set(figures["model"]["fates"]) == {"answered", "cut", "failed", "silent", "throttled"}
+    assert (figures["retries"], figures["crashes"]) == (0, 0), "the model's failures burn no attempt"
+    assert figures["cost_usd"] == pytest.approx(figures["model"]["billed_usd"], abs=1e-3)
+
+
 def test_a_backlog_is_drained_and_the_broker_holds_a_window_of_it(tmp_path: Path) -> None:
     figures = fault_run(tmp_path, "F9", "--jobs", "250", seconds=MOST_SECONDS)
     assert_nothing_lost(figures, 250)
