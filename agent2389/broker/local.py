@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import sysconfig
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -39,12 +39,17 @@ class _Program(msgspec.Struct, frozen=True):
 
 @contextlib.asynccontextmanager
 async def local_broker(
-    data: Path, *, port: int | None = None, environ: Mapping[str, str] | None = None
+    data: Path,
+    *,
+    port: int | None = None,
+    environ: Mapping[str, str] | None = None,
+    mosquitto_lines: Sequence[str] = (),
 ) -> AsyncIterator[RunningBroker]:
     """Run Mosquitto, or the bundled development broker, for the time of the block; a dead one comes back.
 
     ``port`` is used as given (taken: ``ConfigurationError``); without it 1883 when free, else
     any free one. ``AGENT2389_LOCAL_BROKER`` (mosquitto, nats) chooses the program.
+    ``mosquitto_lines`` come after the others in Mosquitto's configuration; the other program has none.
     """
     program = _find(os.environ if environ is None else environ)
     folder = data.resolve() / "broker"
@@ -58,7 +63,7 @@ async def local_broker(
     try:
         async with contextlib.AsyncExitStack() as stack:
             try:
-                running = await stack.enter_async_context(_serving(program, folder, chosen))
+                running = await stack.enter_async_context(_serving(program, folder, chosen, mosquitto_lines))
             except Unreachable:
                 if children.is_free(chosen):
                     raise
@@ -66,16 +71,21 @@ async def local_broker(
                 if port is not None:
                     raise _taken(port) from None
                 chosen = children.free_port()
-                running = await stack.enter_async_context(_serving(program, folder, chosen))
+                running = await stack.enter_async_context(_serving(program, folder, chosen, mosquitto_lines))
             yield running
     finally:
         pid_file.unlink(missing_ok=True)
 
 
 @contextlib.asynccontextmanager
-async def _serving(program: _Program, folder: Path, port: int) -> AsyncIterator[RunningBroker]:
+async def _serving(
+    program: _Program, folder: Path, port: int, mosquitto_lines: Sequence[str]
+) -> AsyncIterator[RunningBroker]:
     config = folder / f"{program.kind}.conf"
-    text = _mosquitto(folder, port) if program.kind == "mosquitto" else _nats(folder, port)
+    if program.kind == "mosquitto":
+        text = _mosquitto(folder, port) + "".join(f"{line}\n" for line in mosquitto_lines)
+    else:
+        text = _nats(folder, port)
     config.write_text(text, encoding="utf-8")
     log_file = folder.parent / "logs" / "broker.log"
 

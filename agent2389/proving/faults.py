@@ -61,7 +61,7 @@ class Faults:
             "F11": self._cancel,
             "F12": self._rolling_restart,
             "F13": self._poison_job,
-            "F14": self._read_only,
+            "F14": self._takes_nothing,
             "F15": self._slow_model,
             "OPS": self._kill_ops,
         }
@@ -96,7 +96,7 @@ class Faults:
             task = asyncio.create_task(self._one(fault.kind.code), name=f"strike-{fault.kind.code}")
             self._running.add(task)
             task.add_done_callback(self._running.discard)
-            if fault.kind.code not in ("F2", "F7", "F10"):
+            if fault.kind.code not in ("F2", "F3", "F7", "F10"):
                 await task
 
     async def _one(self, code: str) -> None:
@@ -270,12 +270,19 @@ class Faults:
             await asyncio.gather(self._rig.broker.start(), self._rig.postgres.start())
         await self._note_recovery("F6", owned)
 
-    async def _read_only(self) -> None:
+    async def _takes_nothing(self) -> None:
+        rig = self._rig
+        is_the_brokers_turn = rig.tally.strikes["F14"] % 2 == 1
         async with self._servers:
-            owned = await self._rig.owned()
-            await set_read_only(self._rig.postgres.dsn, on=True)
-            await asyncio.sleep(self._rig.plan.outage)
-            await set_read_only(self._rig.postgres.dsn, on=False)
+            owned = await rig.owned()
+            if is_the_brokers_turn:
+                rig.broker.take_writes(on=False)
+                await asyncio.sleep(rig.plan.outage)
+                rig.broker.take_writes(on=True)
+            else:
+                await set_read_only(rig.postgres.dsn, on=True)
+                await asyncio.sleep(rig.plan.outage)
+                await set_read_only(rig.postgres.dsn, on=False)
         await self._note_recovery("F14", owned)
 
     async def _note_recovery(self, code: str, owned: int) -> None:

@@ -33,7 +33,7 @@ KINDS: tuple[FaultKind, ...] = (
     FaultKind("F11", "a job cancelled at a random moment", 0.2, must_hit=False),
     FaultKind("F12", "a rolling restart of all agents", 1.0, must_hit=False),
     FaultKind("F13", "a job that kills every agent that takes it", 5.0, must_hit=False),
-    FaultKind("F14", "a Postgres that takes no writes for a while", 10.0),
+    FaultKind("F14", "a Postgres, and in turn a broker, that takes no writes for a while", 10.0),
     FaultKind("F15", "a model endpoint of which 30 % of the calls fail, in spells slower than a lease", 15.0),
     FaultKind("OPS", "kill -9 of the ops service", 10.0, must_hit=False),
 )

@@ -13,6 +13,7 @@ from agent2389.telemetry import children
 
 START_TRIES = 50
 PAUSE_SECONDS = 0.1
+_EVERYTHING, _READING = "topic readwrite #\n", "topic read #\n"
 
 
 class Postgres:
@@ -47,15 +48,21 @@ class Broker:
         self._data = data
         self._stack = contextlib.AsyncExitStack()
         self._pid = 0
+        self._rights = data.resolve() / "rights.acl"
         self.port = children.free_port()
         self.url = ""
         self.label = ""
 
     async def start(self) -> None:
         """Run it; returns when it answers."""
+        self._rights.parent.mkdir(parents=True, exist_ok=True)
+        self._rights.write_text(_EVERYTHING, encoding="utf-8")
+        lines = (f"acl_file {self._rights}",)
         for attempt in range(START_TRIES):
             try:
-                running = await self._stack.enter_async_context(local_broker(self._data, port=self.port))
+                running = await self._stack.enter_async_context(
+                    local_broker(self._data, port=self.port, mosquitto_lines=lines)
+                )
             except ConfigurationError:
                 # Connections of the killed one may hold the port for a moment.
                 if attempt == START_TRIES - 1:
@@ -70,6 +77,11 @@ class Broker:
         _send(self._pid, signal.SIGKILL)
         await self._stack.aclose()
         (self._data / "broker" / "mosquitto.db").unlink(missing_ok=True)
+
+    def take_writes(self, *, on: bool) -> None:
+        """Let everybody publish, or nobody (Mosquitto reads its rights again on SIGHUP)."""
+        self._rights.write_text(_EVERYTHING if on else _READING, encoding="utf-8")
+        _send(self._pid, signal.SIGHUP)
 
     async def stop(self) -> None:
         """An orderly end."""
