@@ -208,9 +208,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- One group of checks for the caller's tenant: at most `most` problems of each invariant; the first
--- stands for those that are not told.
+-- stands for those that are not told. Every row is looked at anyway, and a database without statistics (just
+-- restored, or after a crash) would nest loops over all of them: 85 s for 5,000 jobs instead of 1.5 (measured).
 CREATE FUNCTION agent2389_v1.fsck(what text, most integer) RETURNS jsonb
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_nestloop = off AS $$
 DECLARE
     t text := agent2389.current_tenant();
     answer jsonb;
