@@ -60,11 +60,16 @@ def chaos(
     least_hits: Annotated[int, typer.Option("--least-hits", min=0, help="Fewer hits prove nothing.")] = 3,
     seed: Annotated[int, typer.Option(help="Of the choice of victims.")] = 0,
     data: Annotated[Optional[Path], typer.Option(help="Keep everything in this folder.")] = None,
+    listing: Annotated[bool, typer.Option("--list", help="Only say what the faults do.")] = False,
 ) -> None:
     """Break a real mesh on purpose and count what got lost; the last line is JSON."""
     from agent2389.cli import proving
-    from agent2389.proving.plan import Plan, read_faults
+    from agent2389.proving.plan import KINDS, Plan, read_faults
 
+    if listing:
+        for kind in KINDS:
+            typer.echo(f"{kind.code:<4} every {kind.every:>4g} s  {kind.title}")
+        return
     plan = Plan(
         data=(data or proving.scratch_folder()).resolve(),
         faults=read_faults(faults, every),

@@ -86,6 +86,8 @@ def read_faults(text: str, every: float | None) -> tuple[Fault, ...]:
         found = _FAULT.fullmatch(word)
         kind = BY_CODE.get(found[1].upper()) if found else None
         if found is None or kind is None:
-            raise ConfigurationError(f"there is no fault {word!r}", hint=f"choose of {', '.join(BY_CODE)}")
+            raise ConfigurationError(
+                f"there is no fault {word!r}", hint="agent2389 chaos --list names them all"
+            )
         faults.append(Fault(kind, float(found[2]) if found[2] else every or kind.every))
     return tuple(faults)
