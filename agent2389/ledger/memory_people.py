@@ -159,7 +159,7 @@ def clone(
     if correction is not None and source.ended is not JobState.COMPLETED:
         raise Conflict("only a completed result can be corrected")
     if (tenant, new_id) in tables.jobs:
-        raise InputRefused("invalid", "another job has this id")
+        raise Conflict("another job has this id")
     now, gathered = tables.now(), Gathered()
     origin = tables.tasks[tenant, task_id_of(job_id, "", 0)]
     new = msgspec.structs.replace(

@@ -205,6 +205,6 @@ def _ours(error: asyncpg.PostgresError) -> Agent2389Error:
         case "A2404":
             return NotFound(message)
         case "A2409":
-            return Conflict(message, hint="stop the other one or wait 30 s after it died")
+            return Conflict(message, hint=getattr(error, "hint", None))
         case _:
             return InputRefused("invalid", message)

@@ -156,6 +156,15 @@ async def test_an_ended_job_runs_again_as_a_clone(ledger: SteppedLedger) -> None
     assert await _state(ledger) is JobState.CANCELLED
 
 
+async def test_a_clone_takes_no_id_that_is_taken(ledger: SteppedLedger) -> None:
+    await ledger.submit(new_job())
+    await ledger.submit(new_job("job-2"))
+    await ledger.cancel("job-1", "ann")
+    with pytest.raises(Conflict, match="another job has this id") as refused:
+        await ledger.clone("job-1", "job-2", "ann")
+    assert refused.value.hint is None, "only a singleton agent has another one to stop"
+
+
 async def test_a_correction_is_a_completed_clone(ledger: SteppedLedger) -> None:
     incarnation = await join(ledger)
     await ledger.submit(new_job())

@@ -9,7 +9,8 @@ BEGIN
     IF (agent ->> 'singleton')::boolean AND EXISTS (SELECT FROM agent2389.agents
         WHERE tenant = t AND agent_id = agent ->> 'agent_id' AND incarnation <> agent ->> 'incarnation'
         AND state <> 'stopped' AND last_beat > clock_timestamp() - interval '30 seconds') THEN
-        RAISE EXCEPTION 'another incarnation of this singleton agent lives' USING ERRCODE = 'A2409';
+        RAISE EXCEPTION 'another incarnation of this singleton agent lives' USING ERRCODE = 'A2409',
+            HINT = 'stop the other one or wait 30 s after it died';
     END IF;
     INSERT INTO agent2389.agents (tenant, incarnation, agent_id, role, capabilities, pools, description, slots,
         free_slots, singleton, state, version, config_sha256, interval_s, metadata)

@@ -140,6 +140,8 @@ BEGIN
         RAISE EXCEPTION 'the job is still open' USING ERRCODE = 'A2409';
     ELSIF correction IS NOT NULL AND source.state <> 'completed' THEN
         RAISE EXCEPTION 'only a completed result can be corrected' USING ERRCODE = 'A2409';
+    ELSIF EXISTS (SELECT FROM agent2389.jobs WHERE tenant = t AND job_id = new_id) THEN
+        RAISE EXCEPTION 'another job has this id' USING ERRCODE = 'A2409';
     END IF;
     INSERT INTO agent2389.jobs (tenant, job_id, content_hash, capability, agent, instruction, submission, files,
         source, priority, max_hops, budget, deadline, traceparent, open_tasks, retry_of)
