@@ -13,7 +13,7 @@ from agent2389.broker.port import Connection
 from agent2389.cli import output
 from agent2389.config.model import LedgerSection, MqttSection
 from agent2389.config.process import ProcessConfiguration, load_process
-from agent2389.errors import Agent2389Error, ConfigurationError, NotFound
+from agent2389.errors import Agent2389Error, ConfigurationError, Conflict, NotFound
 from agent2389.launch.folder import MeshFile, read_mesh
 from agent2389.ledger.inspection import Inspector, Problem
 from agent2389.ledger.port import Ledger
@@ -74,6 +74,9 @@ async def chaos(plan: Plan, *, keep: bool) -> None:
     """Run it; the figures go to stdout as one line of JSON."""
     configure_logging("error", "pretty")
     plan.data.mkdir(parents=True, exist_ok=True)
+    if any(plan.data.iterdir()):
+        # A ledger that knows the jobs already would answer all of them at once.
+        raise Conflict(f"{plan.data} is not empty", hint="choose a new folder for --data")
     try:
         figures = await Run(plan, RealDoors(), output.say).go()
     except BaseException:

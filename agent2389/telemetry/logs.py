@@ -5,6 +5,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import MutableMapping
+from types import TracebackType
 from typing import Any
 
 import structlog
@@ -63,7 +64,28 @@ def configure_logging(level: str = "info", style: str = "auto") -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    libraries = logging.getLogger()
+    if not any(isinstance(handler, _ThroughOurs) for handler in libraries.handlers):
+        libraries.addHandler(_ThroughOurs(logging.WARNING))
+    if not pretty:
+        sys.excepthook = _last_words
+
+
+class _ThroughOurs(logging.Handler):
+    """Lines of libraries take the form of ours and lose the same secrets."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            structlog.get_logger().log(
+                record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info
+            )
+        except Exception:  # noqa: BLE001 - a line that cannot be written is never the caller's trouble
+            self.handleError(record)
+
+
+def _last_words(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What nobody expected ends the process with one line, as whoever collects them expects."""
+    structlog.get_logger().critical("the process ends unexpectedly", exc_info=(kind, error, trace))
 
 
 def _redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
