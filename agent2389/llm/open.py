@@ -100,6 +100,10 @@ class Models:
         )
         return self._opened("routing", endpoint, endpoint.model)
 
+    def resting(self) -> dict[str, bool]:
+        """For every endpoint that was asked: whether it is left alone after failures in a row."""
+        return {name: breaker.is_open for name, breaker in self._breakers.items()}
+
     async def close(self) -> None:
         """Close every endpoint that was opened."""
         for model in self._open.values():

@@ -37,6 +37,7 @@ class Metrics:
         self.llm_seconds = histogram("llm_request_duration_seconds", "Model calls.", LLM, "provider", "model")
         self.llm_tokens = counter("llm_tokens", "Tokens.", "provider", "model", "type")
         self.llm_cost = counter("llm_cost_usd", "Money.", "provider", "model")
+        self.llm_resting = gauge("llm_endpoint_resting", "1 while left alone after failures.", "endpoint")
         self.tool_calls = counter("tool_calls", "Tool calls.", "tool", "outcome")
         self.tool_seconds = histogram("tool_duration_seconds", "Tool calls.", LLM, "tool")
         self.mqtt_connected = gauge("mqtt_connected", "1 while connected to the broker.")

@@ -22,13 +22,12 @@ from agent2389.agent.worker import Worker
 from agent2389.broker.reach import echo
 from agent2389.config.model import AgentConfiguration, ApprovalsSection
 from agent2389.config.profiles import load_profiles
-from agent2389.errors import ConfigurationError, ModelFailed, RunFailed, Unreachable
+from agent2389.errors import ConfigurationError, RunFailed, Unreachable
 from agent2389.insight.health import Health
 from agent2389.insight.jobs import wait_for_end
 from agent2389.insight.probes import add_probes
 from agent2389.ledger.port import Ledger
 from agent2389.llm.open import Models
-from agent2389.llm.port import Model
 from agent2389.llm.prices import Prices
 from agent2389.router.build import build_fixed_router, build_router
 from agent2389.router.policy import load_policy
@@ -42,6 +41,7 @@ from agent2389.upkeep.roster import RosterReader
 from agent2389.wire.names import new_uuid7
 from agent2389.wiring.counting import CountingObserver
 from agent2389.wiring.memory import settle
+from agent2389.wiring.model import usable_model
 from agent2389.wiring.servers import (
     check_mesh,
     http_server,
@@ -54,7 +54,6 @@ from agent2389.wiring.servers import (
 from agent2389.wiring.transcripts import transcript_sink
 
 DEFAULT_PORT = 8080
-VERIFY_PAUSE = 5.0
 SELF_TEST_SECONDS = 5.0
 FIRST_CONNECT_SECONDS = 3.0
 EXECUTE_SECONDS = 300.0
@@ -168,7 +167,7 @@ async def _work(
             transcripts=sink.offer if sink else None,
             strangers=roster.strangers,
         )
-        await _verify(parts.model, tell)
+        await stack.enter_async_context(usable_model(models, health, metrics, tell))
         with contextlib.suppress(Unreachable):
             # Without a broker the agent works all the same: it claims by polling.
             await connection.wait_connected(FIRST_CONNECT_SECONDS)
@@ -312,16 +311,3 @@ def _watch_tools(health: Health, tools: ToolSet, approvals: ApprovalsSection) ->
         return skipped or f"{len(tools.specs())} tools"
 
     health.add("tools", tools_ready)
-
-
-async def _verify(model: Model, tell: Any) -> None:
-    """FR-002: available only after the model endpoint answered; it is asked until it does."""
-    while True:
-        try:
-            await model.verify()
-        except ModelFailed as error:
-            tell(f"model {model.name}: {error}")
-            log.warning("model endpoint not usable yet", model=model.name, reason=str(error))
-            await asyncio.sleep(VERIFY_PAUSE)
-            continue
-        return
