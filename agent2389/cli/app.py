@@ -7,6 +7,8 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
+COMPLETE = "_AGENT2389_COMPLETE"
+"""The variable by which a shell asks for completions."""
 FIRST = ("up", "down", "run", "ops", "submit", "watch", "trace", "result", "job", "approval", "agent", "pool")
 
 
@@ -30,7 +32,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 job_app = typer.Typer(
-    help="Jobs: list, show, cancel, retry, answer, correct.", no_args_is_help=True, rich_markup_mode=None
+    help="Jobs: list, show, cancel, retry, explain, answer, correct.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 approval_app = typer.Typer(
     help="Questions about tool calls: list, show, approve, reject.",

@@ -1,13 +1,22 @@
-"""Arguments of the verbs that run things: up, down, run, ops, db, healthcheck."""
+"""Arguments of the verbs that run things: up, down, run, ops, db, healthcheck, completion."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from agent2389 import __version__
-from agent2389.cli.app import Config, Data, Globals, Json, app, db_app, run_verb
+from agent2389.cli.app import COMPLETE, Config, Data, Globals, Json, app, db_app, run_verb
+
+
+class Shell(StrEnum):
+    """Shells that completions can be printed for."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
 
 
 @app.command()
@@ -73,6 +82,17 @@ def healthcheck(path: Annotated[str, typer.Option(help="Which probe to ask.")] =
     from agent2389.cli import mesh
 
     mesh.healthcheck(path)
+
+
+@app.command()
+def completion(
+    shell: Annotated[Shell, typer.Argument(help="Whose.")] = Shell.BASH,
+) -> None:
+    """Print completions for a shell; in bash: eval "$(agent2389 completion)"."""
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
+
+    script = get_completion_script(prog_name="agent2389", complete_var=COMPLETE, shell=shell.value)
+    sys.stdout.write(script + "\n")
 
 
 @app.command()

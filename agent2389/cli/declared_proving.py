@@ -1,4 +1,4 @@
-"""Arguments of the verbs that prove things: fsck, conformance, chaos, sim, doctor."""
+"""Arguments of the verbs that prove things: fsck, audit, conformance, chaos, sim, doctor."""
 
 from pathlib import Path
 from typing import Annotated, Optional
@@ -6,6 +6,9 @@ from typing import Annotated, Optional
 import typer
 
 from agent2389.cli.app import Json, app, run_verb
+
+audit_app = typer.Typer(help="The sealed chain: list, verify.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(audit_app, name="audit")
 
 
 @app.command()
@@ -20,6 +23,26 @@ def fsck(
     from agent2389.cli import proving
 
     run_verb(proving.fsck(quiet_wait=quiet_wait, repair=repair, as_json=json))
+
+
+@audit_app.command("list")
+def audit_list(
+    before: Annotated[Optional[int], typer.Option("--before", help="Only below this number.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    json: Json = False,
+) -> None:
+    """List what people did and how jobs ended, newest last."""
+    from agent2389.cli import audit
+
+    run_verb(audit.listing(before=before, limit=limit, as_json=json))
+
+
+@audit_app.command("verify")
+def audit_verify(json: Json = False) -> None:
+    """Compute the chain anew: whether anybody changed or removed what was sealed."""
+    from agent2389.cli import audit
+
+    run_verb(audit.verify(as_json=json))
 
 
 @app.command()

@@ -5,7 +5,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from agent2389.cli.app import Globals, JobId, Json, router_app, run_verb
+from agent2389.cli.app import Globals, JobId, Json, job_app, router_app, run_verb
 
 Policy = Annotated[Optional[Path], typer.Option("--policy", help="Policy file (default: the packaged one).")]
 AgentFile = Annotated[
@@ -13,6 +13,7 @@ AgentFile = Annotated[
 ]
 
 
+@job_app.command("explain")
 @router_app.command("explain")
 def router_explain(job: JobId, json: Json = False) -> None:
     """Show every routing decision of a job: candidates, scores, reasons, cost."""

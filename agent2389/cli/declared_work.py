@@ -8,7 +8,7 @@ import typer
 from agent2389.cli.app import Globals, JobId, Json, app, job_app, run_verb
 
 budget_app = typer.Typer(
-    help="Budgets of the tenant: show, set.", no_args_is_help=True, rich_markup_mode=None
+    help="Budgets of the tenant: list, show, set.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(budget_app, name="budget")
 
@@ -41,6 +41,8 @@ def job_resolve(
     run_verb(work.resolve(Globals.api, job, happened=happened, answer=answer, which=call, as_json=json))
 
 
+@app.command("usage")
+@budget_app.command("list")
 @budget_app.command("show")
 def budget_show(json: Json = False) -> None:
     """Show what the tenant used today, this month and in all, beside its limits."""

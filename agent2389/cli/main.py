@@ -1,5 +1,6 @@
 """The entry point: one verb called, errors as lines and exit codes."""
 
+import os
 import sys
 
 from agent2389.cli import (
@@ -14,7 +15,7 @@ from agent2389.cli import (
     declared_router,
     declared_work,
 )
-from agent2389.cli.app import Globals, app
+from agent2389.cli.app import COMPLETE, Globals, app
 from agent2389.errors import Agent2389Error
 
 __all__ = ["VERBS", "app", "main"]
@@ -39,8 +40,13 @@ def main() -> None:
     5 not found or unhealthy, 6 conflict, 7 job did not succeed, 8 wait timed out, 9 unreachable,
     10 drain timed out, 130 interrupted.
     """
+    if COMPLETE in os.environ:
+        # Only a shell that completes pays for the import.
+        from typer import completion
+
+        completion.completion_init()  # type: ignore[attr-defined]
     try:
-        app()
+        app(prog_name="agent2389")
     except Agent2389Error as error:
         _fail(error)
     except BaseExceptionGroup as group:

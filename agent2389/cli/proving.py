@@ -127,9 +127,9 @@ async def fsck(*, quiet_wait: float, repair: bool, as_json: bool) -> None:
     """Check the ledger, and the broker against it where one is named."""
     configure_logging("error", "pretty")
     process = load_process()
-    mesh = _running_mesh(process)
+    mesh = running_mesh(process)
     async with contextlib.AsyncExitStack() as stack:
-        inspector = await Inspector.open(_dsn(process, mesh))
+        inspector = await Inspector.open(database_of(process, mesh))
         stack.push_async_callback(inspector.close)
         connection = await stack.enter_async_context(_connection(process, mesh))
         report = await inspect(inspector, connection, quiet_wait=quiet_wait, repair=repair)
@@ -143,7 +143,7 @@ async def fsck(*, quiet_wait: float, repair: bool, as_json: bool) -> None:
         raise NotClean(f"{count} violation{'s' if count != 1 else ''}", hint=hint)
 
 
-def _running_mesh(process: ProcessConfiguration) -> MeshFile | None:
+def running_mesh(process: ProcessConfiguration) -> MeshFile | None:
     """The mesh on the data folder, for what the environment does not name."""
     if process.ledger.database_url is not None:
         return None
@@ -153,7 +153,8 @@ def _running_mesh(process: ProcessConfiguration) -> MeshFile | None:
         return None
 
 
-def _dsn(process: ProcessConfiguration, mesh: MeshFile | None) -> str:
+def database_of(process: ProcessConfiguration, mesh: MeshFile | None) -> str:
+    """The ledger that the environment names, else that of the mesh. Raises ``ConfigurationError``."""
     if process.ledger.database_url is not None:
         return process.ledger.database_url.get_secret_value()
     if mesh is not None:

@@ -57,6 +57,18 @@ class Recovery(msgspec.Struct, frozen=True):
     claimed_again_at: float | None
 
 
+class Link(msgspec.Struct, frozen=True):
+    """One link of the sealed chain; ``at`` is ISO 8601 in UTC, ``hash`` over it and the one before."""
+
+    number: int
+    at: str
+    type: str
+    job_id: str
+    task_id: str | None
+    data: dict[str, Any]
+    hash: str
+
+
 class Identity(msgspec.Struct, frozen=True):
     """Whose ledger it is."""
 
@@ -88,7 +100,7 @@ class Inspector:
             found += await self._ask(tuple[Problem, ...], "fsck", group, SHOWN)
         found += [
             Problem("I14", f"event {number}", "does not follow from the one before it in the sealed chain")
-            for number in await self._ask(tuple[int, ...], "broken_links", SHOWN)
+            for number in await self.broken_links()
         ]
         known = await self._ask(tuple[tuple[str, str], ...], "transitions")
         differs = {*known} ^ {(before.value, after.value) for before, after in TRANSITIONS}
@@ -97,6 +109,14 @@ class Inspector:
             for before, after in sorted(differs)
         ]
         return found
+
+    async def broken_links(self) -> Sequence[int]:
+        """Numbers of sealed events that do not follow from the ones before them; the first of many."""
+        return await self._ask(tuple[int, ...], "broken_links", SHOWN)
+
+    async def audit(self, before: int | None, most: int) -> Sequence[Link]:
+        """At most ``most`` links, those with the highest numbers (below ``before``), oldest first."""
+        return await self._ask(tuple[Link, ...], "audit", before, most)
 
     async def retained(self) -> Sequence[RetainedTopic]:
         """What the broker must hold."""

@@ -4,6 +4,8 @@
 SELECT agent2389_v1.fsck($1, $2)
 -- name: broken_links
 SELECT to_json(agent2389_v1.broken_links($1))
+-- name: audit
+SELECT agent2389_v1.audit($1, $2)
 -- name: retained
 SELECT agent2389_v1.fsck_retained()
 -- name: repair

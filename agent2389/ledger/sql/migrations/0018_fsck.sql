@@ -310,13 +310,23 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         WHERE tenant = agent2389.current_tenant() GROUP BY type) counted
 $$;
 
+-- The newest links of the sealed chain, oldest first: what people did, and how jobs ended.
+CREATE FUNCTION agent2389_v1.audit(before_number bigint, most integer) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(jsonb_agg(jsonb_build_object('number', e.number, 'at', agent2389.zulu(e.at), 'type', e.type,
+        'job_id', e.job_id, 'task_id', e.task_id, 'data', e.data, 'hash', e.hash) ORDER BY e.number), '[]')
+    FROM (SELECT * FROM agent2389.events WHERE tenant = agent2389.current_tenant() AND hash IS NOT NULL
+        AND (before_number IS NULL OR number < before_number) ORDER BY number DESC LIMIT most) e
+$$;
+
 REVOKE ALL ON FUNCTION
     agent2389.is_over, agent2389.fsck_jobs, agent2389.fsck_tasks, agent2389.fsck_limits, agent2389.fsck_effects,
     agent2389.fsck_board,
     agent2389.fsck_house, agent2389_v1.fsck, agent2389_v1.fsck_retained, agent2389_v1.fsck_repair,
-    agent2389_v1.fsck_transitions, agent2389_v1.recoveries, agent2389_v1.event_counts
+    agent2389_v1.fsck_transitions, agent2389_v1.recoveries, agent2389_v1.event_counts,
+    agent2389_v1.audit
     FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     agent2389_v1.fsck, agent2389_v1.fsck_retained, agent2389_v1.fsck_repair, agent2389_v1.fsck_transitions,
-    agent2389_v1.recoveries, agent2389_v1.event_counts
+    agent2389_v1.recoveries, agent2389_v1.event_counts, agent2389_v1.audit
     TO agent2389_operator;
