@@ -10,7 +10,7 @@ from agent2389.proving.endpoint import INPUT_USD, MODEL, OUTPUT_USD
 
 STEPS = ("step-a", "step-b", "step-c")
 POISON = "poison"
-MODEL_RETRIES = 8
+MODEL_RETRIES = 12
 BUDGET_USD = 0.05
 """Of one job, where the model costs something."""
 ARROW = " > "
@@ -22,7 +22,7 @@ _OVER_HTTP = """provider = "openai"
 model = "{model}"
 base_url = "{url}"
 stream = true
-timeout = 60
+timeout = 240
 first_token_timeout = 1
 max_retries = {retries}
 price_per_million_input_usd = {input_usd}

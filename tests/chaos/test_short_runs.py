@@ -39,7 +39,7 @@ def test_a_rolling_restart_burns_nothing(tmp_path: Path) -> None:
 
 
 def test_a_bad_model_endpoint_costs_time_and_no_job(tmp_path: Path) -> None:
-    options = ("--jobs", "60", "--slots", "6", "--least-hits", "2")
+    options = ("--jobs", "60", "--rate", "6", "--slots", "6", "--least-hits", "2")
     figures = fault_run(tmp_path, "F15:4", *options, seconds=MOST_SECONDS)
     assert_nothing_lost(figures, 60)
     assert set(figures["model"]["fates"]) == {"answered", "cut", "failed", "silent", "throttled"}
