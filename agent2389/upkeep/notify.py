@@ -25,7 +25,7 @@ BATCH = 50
 FIRST_PAUSE = 5.0
 LONGEST_PAUSE = 300.0
 MOST_REFUSALS = 20
-"""Then an event is given up: with the pauses between, after about an hour and a half."""
+"""Then an event is given up: with the pauses between, after about an hour."""
 LEASE_MORE_SECONDS = 20.0
 """How much longer than one try the telling is held."""
 
