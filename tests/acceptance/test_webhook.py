@@ -69,6 +69,17 @@ class Dies:
         raise asyncio.CancelledError
 
 
+def children_that_know(mesh: Mesh, secret: str) -> list[str]:
+    """What the processes under ``up`` do that have ``secret`` in their environment."""
+    up = mesh.process.pid
+    found = []
+    for child in Path(f"/proc/{up}/task/{up}/children").read_text().split():
+        words = Path(f"/proc/{child}/cmdline").read_text().split("\0")
+        if "agent2389" in words and secret in Path(f"/proc/{child}/environ").read_text():
+            found.append(words[words.index("agent2389") + 1])
+    return found
+
+
 @pytest.mark.timeout(180)
 def test_an_escalation_is_told_once_whatever_happens_to_the_receiver(
     tmp_path: Path, outside: Outside
@@ -78,6 +89,7 @@ def test_an_escalation_is_told_once_whatever_happens_to_the_receiver(
     url = receiver.url + "?token=very-secret"
     with running_mesh(tmp_path / "data", AGENT2389_WEBHOOK_URL=url, AGENT2389_WEBHOOK_SECRET=SECRET) as mesh:
         mesh.until(lambda: "told up to event" in webhook_check(mesh)["message"])
+        assert children_that_know(mesh, SECRET) == ["ops"]
         jobs = [escalated(mesh), escalated(mesh)]
 
         mesh.until(lambda: receiver.requests)

@@ -3,7 +3,8 @@
 import asyncio
 import itertools
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -26,6 +27,8 @@ from agent2389.wiring.telling import telling
 from tests.support.jobs import claim_one, join, new_job
 from tests.support.stepped import SteppedMemory
 from tests.support.webhook_receiver import SECRET, Received, WebhookReceiver, is_signed
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class World:
@@ -83,6 +86,18 @@ async def world() -> AsyncIterator[World]:
     await receiver.start()
     yield World(receiver)
     await receiver.stop()
+
+
+@asynccontextmanager
+async def served(handler: Handler) -> AsyncIterator[str]:
+    """The address of a server with one way to answer."""
+    app = web.Application()
+    app.router.add_post("/hook", handler)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
+    await runner.cleanup()
 
 
 def status(code: int) -> Any:
@@ -219,18 +234,32 @@ async def test_a_receiver_that_does_not_answer_is_a_failed_try(world: World) -> 
         await asyncio.Event().wait()
         return web.Response()
 
-    app = web.Application()
-    app.router.add_post("/hook", never)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    async with world.telling(f"http://127.0.0.1:{runner.addresses[0][1]}/hook") as notifier:
+    async with served(never) as url, world.telling(url) as notifier:
         await notifier.tell()
         await world.escalated("one")
         await world.look(notifier)
         check = (await world.health.checks())["webhook"]
         assert "does not answer within 0.3 s" in check.message
-    await runner.cleanup()
+
+
+async def test_what_the_receiver_says_is_not_read(world: World) -> None:
+    gone = asyncio.Event()
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"thank you " * 10_000)
+        finally:
+            gone.set()
+
+    async with served(endless) as url, world.telling(url) as notifier:
+        await notifier.tell()
+        await world.escalated("one", "two")
+        await world.look(notifier)
+        assert (world.count("sent"), world.count("failed")) == (2, 0)
+        await asyncio.wait_for(gone.wait(), 5)
 
 
 async def test_a_redirect_is_not_followed(world: World) -> None:
