@@ -240,6 +240,18 @@ class NetworkSection(Section):
     proxy: str | None = None
 
 
+class WebhookSection(Section):
+    """Of the ops process: whom to tell which events; ``timeout`` in seconds. No ``url``: nobody.
+
+    By default those that want a person, and those that tell that a job will have no result.
+    """
+
+    url: SecretStr | None = None
+    secret: SecretStr | None = None
+    events: tuple[str, ...] = ("task.escalated", "task.waiting", "job.failed", "job.expired")
+    timeout: float = Field(default=10, gt=0, le=60)
+
+
 class AgentConfiguration(Section):
     """A whole file, secrets resolved. ``sha256`` is that of the file's text."""
 

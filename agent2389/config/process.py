@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import SecretStr, ValidationError
 
@@ -12,7 +13,9 @@ from agent2389.config.model import (
     LedgerSection,
     LoggingSection,
     MqttSection,
+    NetworkSection,
     Section,
+    WebhookSection,
 )
 from agent2389.errors import ConfigurationError
 
@@ -31,6 +34,9 @@ class ProcessConfiguration(Section):
     api: str | None = None
     data: Path = DEFAULT_DATA
     manager_token: SecretStr | None = None
+    webhook: WebhookSection = WebhookSection()
+    network: NetworkSection = NetworkSection()
+    environment: Literal["development", "production"] = "development"
 
 
 def load_process(environ: Mapping[str, str] | None = None) -> ProcessConfiguration:
@@ -40,7 +46,7 @@ def load_process(environ: Mapping[str, str] | None = None) -> ProcessConfigurati
     names: dict[str, str] = {}
     for variable in VARIABLES:
         table, _, key = variable.key.rpartition(".")
-        if table not in {"mqtt", "ledger", "health", "logging", "process", "agent"}:
+        if table not in {"mqtt", "ledger", "health", "logging", "process", "agent", "webhook", "network", ""}:
             continue
         value = read_variable(environ, variable.name)
         if value is None or key in values.get(table, {}):
@@ -54,7 +60,7 @@ def load_process(environ: Mapping[str, str] | None = None) -> ProcessConfigurati
         return ProcessConfiguration.model_validate(
             {
                 "tenant": values.get("agent", {}).get("tenant", "default"),
-                **{key: values.get(key, {}) for key in ("mqtt", "health", "logging")},
+                **{key: values.get(key, {}) for key in ("mqtt", "health", "logging", "network")},
                 "ledger": {
                     key: value
                     for key, value in values.get("ledger", {}).items()
@@ -63,6 +69,8 @@ def load_process(environ: Mapping[str, str] | None = None) -> ProcessConfigurati
                 "api": process.get("api"),
                 "data": process.get("data", DEFAULT_DATA),
                 "manager_token": process.get("manager_token"),
+                "webhook": _webhook(values.get("webhook", {})),
+                "environment": values.get("", {}).get("environment", "development"),
             }
         )
     except ValidationError as error:
@@ -71,3 +79,11 @@ def load_process(environ: Mapping[str, str] | None = None) -> ProcessConfigurati
             key = ".".join(str(part) for part in item["loc"])
             problems.append(f"{names.get(key, key)}: {item['msg']}")
         raise ConfigurationError("the environment is not usable", problems=problems) from None
+
+
+def _webhook(values: Mapping[str, str]) -> dict[str, Any]:
+    """The section with its list taken apart."""
+    if "events" not in values:
+        return dict(values)
+    listed = (name.strip() for name in values["events"].split(","))
+    return {**values, "events": tuple(name for name in listed if name)}

@@ -101,7 +101,7 @@ async def _run(options: Options, tell: Tell, ready: Callable[[MeshFile], None]) 
                 Child(
                     path.stem,
                     (sys.executable, "-m", "agent2389", "run", str(path)),
-                    {**environ, "HEALTH_PORT": "0"},
+                    {**_for_agents(environ), "HEALTH_PORT": "0"},
                     data / "logs" / f"{path.stem}.log",
                     may_end=True,
                 )
@@ -214,6 +214,11 @@ def _environ(mesh: MeshFile) -> dict[str, str]:
     if "AGENT2389_LLM_PROVIDER" not in environ:
         environ |= _model_of(environ)
     return environ
+
+
+def _for_agents(environ: dict[str, str]) -> dict[str, str]:
+    """Without what only ops may know: agents run code of others."""
+    return {key: value for key, value in environ.items() if not key.startswith("AGENT2389_WEBHOOK_")}
 
 
 def _model_of(environ: dict[str, str]) -> dict[str, str]:

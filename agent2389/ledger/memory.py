@@ -20,7 +20,9 @@ from agent2389.ledger.dossier import Dossier
 from agent2389.ledger.fleet import AgentRecord, Beat, BeatReply
 from agent2389.ledger.memory_dossier import MemoryDossier
 from agent2389.ledger.memory_effects import MemoryJournal
+from agent2389.ledger.memory_notices import MemoryNotices
 from agent2389.ledger.memory_tables import Tables, digest
+from agent2389.ledger.notices import Notices
 from agent2389.ledger.records import (
     Blob,
     BoardMessage,
@@ -71,6 +73,7 @@ class MemoryLedger(MemoryJournal):
         self.tables = tables or Tables(now, random.Random(seed))  # noqa: S311 - nothing is secret here
         self._tenant = tenant
         self.dossier: Dossier = MemoryDossier(self.tables, tenant)
+        self.notices: Notices = MemoryNotices(self.tables, tenant)
         self._lease = lease_seconds
         self._chores: dict[str, float] = {}
 

@@ -213,7 +213,11 @@ def _answer_of(tables: Tables, job: JobRecord, last: TaskRecord) -> TaskResult |
     if job.ended is JobState.COMPLETED:
         current = tables.current_result(last)
         return current.payload if current else None
-    newest = max(tables.results_of(job.tenant, last.job_id), key=lambda row: row.at, default=None)
+    # What a person or a judge did not want is not kept.
+    stand = (
+        row for row in tables.results_of(job.tenant, last.job_id) if row.standing in ("current", "proposed")
+    )
+    newest = max(stand, key=lambda row: row.at, default=None)
     return newest.payload if newest else None
 
 

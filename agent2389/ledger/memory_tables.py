@@ -272,6 +272,7 @@ class Tables:
         self.told_to_cancel: set[Key] = set()
         self.journal = JournalTables()
         self.dossiers: dict[Key, Any] = {}
+        self.notices: dict[Key, Any] = {}
 
     def number(self) -> int:
         """The next number of the one sequence; never given twice."""

@@ -7,6 +7,7 @@ from typing import Protocol
 from agent2389.ledger.dossier import Dossier
 from agent2389.ledger.fleet import AgentRecord, Beat, BeatReply
 from agent2389.ledger.journal import Journal
+from agent2389.ledger.notices import Notices
 from agent2389.ledger.records import (
     Blob,
     BoardMessage,
@@ -47,6 +48,11 @@ class Ledger(Journal, Protocol):
     @property
     def dossier(self) -> Dossier:
         """What the agents of a job write down for one another."""
+        ...
+
+    @property
+    def notices(self) -> Notices:
+        """How far events were told to receivers outside the mesh."""
         ...
 
     def expect_chores(self, intervals: Mapping[str, float]) -> None:

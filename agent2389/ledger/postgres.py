@@ -12,8 +12,10 @@ from agent2389.ledger import queries
 from agent2389.ledger.dossier import Dossier
 from agent2389.ledger.fleet import AgentRecord, Beat, BeatReply
 from agent2389.ledger.migrate import LEDGER_VERSION
+from agent2389.ledger.notices import Notices
 from agent2389.ledger.postgres_dossier import PostgresDossier
 from agent2389.ledger.postgres_effects import PostgresJournal
+from agent2389.ledger.postgres_notices import PostgresNotices
 from agent2389.ledger.postgres_people import PostgresPeople
 from agent2389.ledger.postgres_session import Session, check_version
 from agent2389.ledger.records import (
@@ -67,6 +69,7 @@ class PostgresLedger(PostgresJournal, PostgresPeople):
         self._beat = beat
         self._rest = rest
         self.dossier: Dossier = PostgresDossier(rest)
+        self.notices: Notices = PostgresNotices(rest)
         self._identity = identity
         self._lease = lease_seconds
         self._chores: dict[str, float] = {}

@@ -41,6 +41,7 @@ class Metrics:
         self.tool_calls = counter("tool_calls", "Tool calls.", "tool", "outcome")
         self.tool_seconds = histogram("tool_duration_seconds", "Tool calls.", LLM, "tool")
         self.mqtt_connected = gauge("mqtt_connected", "1 while connected to the broker.")
+        self.webhook_events = counter("webhook_events", "Events told by webhook: each try.", "outcome")
         self.http_requests = counter("http_requests", "HTTP requests.", "method", "route", "status")
         self.http_seconds = histogram("http_request_duration_seconds", "HTTP requests.", FAST, "route")
         self.fleet_agents = gauge("fleet_agents", "Incarnations by state.", "state")

@@ -27,6 +27,7 @@ from agent2389.upkeep.foreign import Foreign
 from agent2389.upkeep.intake import Intake
 from agent2389.upkeep.reconcile import Reconciler
 from agent2389.upkeep.roster import RosterTeller
+from agent2389.upkeep.webhook import receiver_of
 from agent2389.wire.names import new_uuid7
 from agent2389.wire.topics import MeshTopics
 from agent2389.wiring.servers import (
@@ -39,6 +40,7 @@ from agent2389.wiring.servers import (
     open_ledger,
     watch_servers,
 )
+from agent2389.wiring.telling import telling
 
 BEAT_SECONDS = 10.0
 FIRST_CONNECT_SECONDS = 3.0
@@ -69,6 +71,11 @@ async def _serve(configuration: ProcessConfiguration) -> None:
     metrics, health = Metrics(__version__), Health()
     # A wrong address is told at once, not when the ledger has come.
     broker = open_broker(configuration.mqtt)
+    receiver = receiver_of(
+        configuration.webhook,
+        production=configuration.environment == "production",
+        proxy=configuration.network.proxy,
+    )
     ledger = await _first_ledger(configuration, metrics, health)
     incarnation = new_uuid7()
     async with contextlib.AsyncExitStack() as stack:
@@ -127,6 +134,9 @@ async def _serve(configuration: ProcessConfiguration) -> None:
         await intake.serve_protocol()
         await foreign.neighbours.follow_all()
         teller = RosterTeller(foreign.neighbours, connection, ledger.tenant)
+        notifier = None
+        if receiver is not None:
+            notifier = await stack.enter_async_context(telling(receiver, ledger, metrics, health))
         port = await stack.enter_async_context(http_server(app, configuration.health, OPS_PORT))
         health.started_up = True
         log.info("ops runs", port=port, version=__version__)
@@ -139,6 +149,8 @@ async def _serve(configuration: ProcessConfiguration) -> None:
                 group.create_task(intake.run(), name="ops-intake")
                 group.create_task(reconciler.run(), name="ops-reconcile")
                 group.create_task(teller.run(), name="ops-roster")
+                if notifier is not None:
+                    group.create_task(notifier.run(), name="ops-webhook")
         finally:
             await asyncio.shield(_leave(ledger, connection, dispatcher, incarnation))
 

@@ -62,6 +62,15 @@ async def test_a_retry_brings_the_guidance_to_the_next_owner(ledger: SteppedLedg
     assert (again.feedback, again.attempt, again.fence.epoch) == ("shorter, please", 0, 2)
 
 
+async def test_a_draft_that_was_sent_back_is_not_what_a_failed_job_leaves(ledger: SteppedLedger) -> None:
+    claim = await _escalated(ledger)
+    await ledger.decide(claim.fence.task_id, "retry", job_id="job-1", actor="ann")
+    again = await claim_one(ledger, "r1-incarnation")
+    await ledger.fail(again.fence, Failure(code="llm_error", message="no", retryable=False))
+    assert await _state(ledger) is JobState.FAILED
+    assert "result" not in json.loads((await ledger.job("job-1")).final or "{}")
+
+
 async def test_a_person_may_hand_on(ledger: SteppedLedger) -> None:
     claim = await _escalated(ledger)
     onward = NextTask(capability="writing", reason="ann wants prose")

@@ -323,6 +323,8 @@ def test_the_memory_ledger_keeps_its_rules() -> None:
         ("agent2389_v1.beat", "AND lease_until > public.steered_clock()", ""),
         ("agent2389.reap_owned", "task.crashes + 1 >= task.max_crashes", "task.crashes >= task.max_crashes"),
         ("agent2389_v1.submit", "known.content_hash = job ->> 'content_hash'", "true"),
+        ("agent2389_v1.take_notices", "n.free_at <= public.steered_clock()", "true"),
+        ("agent2389_v1.keep_notices", "n.holder = of_holder", "true"),
     ],
 )
 def test_a_spoiled_guard_is_found(postgres: PostgresSide, function: str, guard: str, wrong: str) -> None:

@@ -3,12 +3,16 @@
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent2389.wire.notice import signed_headers, signing_key
 from tests.support.mesh import clean_environ, running_mesh
 from tests.support.structure import ROOT
+from tests.support.webhook_receiver import SECRET
 
 TEXT = (ROOT / "docs" / "operations.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
@@ -26,6 +30,20 @@ def test_every_verb_it_names_exists() -> None:
     assert len(named) >= 15
     for verb in named:
         assert f"## `agent2389 {verb}`" in known, verb
+
+
+def test_the_check_of_a_signature_works_as_printed() -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    room: dict[str, Any] = {}
+    exec(snippet, room)
+    body = b'{"type": "job.failed"}'
+    for moment, said, genuine in (
+        (int(time.time()), body, True),
+        (int(time.time()), b"something else", False),
+        (int(time.time()) - 3600, body, False),
+    ):
+        headers = signed_headers(signing_key(SECRET), "evt_1", moment, body)
+        assert room["is_genuine"](SECRET, headers, said) is genuine
 
 
 def test_its_commands_work(tmp_path: Path) -> None:

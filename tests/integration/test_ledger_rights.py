@@ -8,6 +8,7 @@ import pytest
 from agent2389.errors import ConfigurationError, NotAllowed, NotFound
 from agent2389.ledger.dossier import RequirementChange
 from agent2389.ledger.migrate import migrate, provision_login, shipped, status
+from agent2389.ledger.notices import Place
 from agent2389.ledger.postgres import PostgresLedger
 from agent2389.ledger.states import TRANSITIONS
 from tests.support.jobs import claim_one, finish, join, new_job
@@ -17,7 +18,7 @@ TABLES = (
     "jobs", "tasks", "results", "job_results", "blobs", "workspaces", "events", "board", "outbox",
     "agents", "intake_rejects", "tombstones", "principals", "meta", "transitions", "upkeep",
     "approvals", "commands", "pauses", "sources", "citations", "requirements",
-    "messages", "transcript", "effects", "limits", "spend",
+    "messages", "transcript", "effects", "limits", "spend", "notices",
 )  # fmt: skip
 
 
@@ -69,6 +70,21 @@ async def test_an_operator_never_owns_a_task(databases: Databases) -> None:
         await ledger.submit(new_job())
         with pytest.raises(NotAllowed):
             await ledger.claim_batch("somebody", 1)
+    finally:
+        await ledger.close()
+
+
+async def test_an_agent_cannot_take_the_notifications_from_ops(databases: Databases) -> None:
+    name, login = await databases.new(), "mesh_agent_only"
+    await provision_login(databases.admin_dsn(name), login, "x", groups=("agent2389_agent",))
+    ledger = await PostgresLedger.open(databases.login_dsn(name, login, "x"))
+    try:
+        with pytest.raises(NotAllowed):
+            await ledger.notices.take("webhook", "me", ["job.failed"], limit=1, lease_seconds=1)
+        with pytest.raises(NotAllowed):
+            await ledger.notices.keep("webhook", "me", Place(number=9), seconds=1, ends=True)
+        with pytest.raises(NotAllowed):
+            await ledger.notices.standing("webhook", ["job.failed"])
     finally:
         await ledger.close()
 

@@ -6,9 +6,12 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
+from agent2389.config.model import WebhookSection
+from agent2389.ledger.notices import Place
 from agent2389.ledger.records import ApprovalRequest, Failure, Join, NextTask, Waiting
 from agent2389.ledger.states import TaskState
 from agent2389.ledger.views import ForeignTask
+from agent2389.wire.notice import EVENTS
 from tests.support.jobs import finish, new_job
 from tests.support.twins import Pair, Twins
 
@@ -19,6 +22,7 @@ RECENT = st.sampled_from((0, 0, 0, 1, 2, 5))
 """Which claim, counted from the newest: old ones are the late writers."""
 SOMETIMES = st.sampled_from((False, False, False, True))
 PICK = st.integers(0, 7)
+TOLD = WebhookSection().events
 STRANGER = "x9"
 """An agent without a row here: its tasks are forwarded."""
 
@@ -242,6 +246,44 @@ class FurtherWays(RuleBasedStateMachine):
         self.both(tenant, lambda ledger, of: ledger.seal(1000))
         self.both(tenant, lambda ledger, of: ledger.sealed_changes(after, 200))
         assert self.both(tenant, lambda ledger, of: ledger.broken_links(5)).memory in ([], ())
+
+    @rule(
+        tenant=TENANT,
+        holder=st.sampled_from(("ops-a", "ops-a", "ops-b")),
+        limit=st.sampled_from((1, 3)),
+        lease=st.sampled_from((5, 40)),
+        types=st.sampled_from((TOLD, TOLD, EVENTS)),
+    )
+    def take_notices(self, tenant: str, holder: str, limit: int, lease: int, types: tuple[str, ...]) -> None:
+        self.both(
+            tenant,
+            lambda ledger, of: ledger.notices.take(
+                "webhook", holder, types, limit=limit, lease_seconds=lease
+            ),
+        )
+        self.both(tenant, lambda ledger, of: ledger.notices.standing("webhook", types))
+
+    @rule(
+        tenant=TENANT,
+        holder=st.sampled_from(("ops-a", "ops-a", "ops-b")),
+        number=st.sampled_from((0, 2, 5, 20)),
+        failures=st.sampled_from((0, 0, 3)),
+        rest=st.sampled_from((0, 10)),
+        ends=st.booleans(),
+    )
+    def keep_notices(
+        self, tenant: str, holder: str, number: int, failures: int, rest: int, ends: bool
+    ) -> None:
+        place = Place(
+            number=min(number, len(self.twins.tables.sealed)),
+            failures=failures,
+            refusals=failures // 2,
+            reason="it answers 500" if failures else None,
+        )
+        self.both(
+            tenant,
+            lambda ledger, of: ledger.notices.keep("webhook", holder, place, seconds=rest, ends=ends),
+        )
 
     @rule(tenant=TENANT)
     def decisions(self, tenant: str) -> None:

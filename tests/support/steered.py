@@ -54,6 +54,8 @@ SELECT jsonb_build_object(
         ORDER BY tenant, job_id COLLATE "C") FROM agent2389.job_results),
     'agents', (SELECT jsonb_agg(jsonb_build_array(tenant, incarnation, state, free_slots, public.steered_ms(last_beat), tasks_total)
         ORDER BY tenant, incarnation COLLATE "C") FROM agent2389.agents),
+    'notices', (SELECT jsonb_agg(jsonb_build_array(tenant, name, number, failures, refusals, reason, holder, public.steered_ms(free_at))
+        ORDER BY tenant, name COLLATE "C") FROM agent2389.notices),
     'outbox', (SELECT count(*) FROM agent2389.outbox))::text
 """
 

@@ -180,6 +180,18 @@ def shown(tables: Tables) -> dict[str, Any]:
             [*key, a.state, a.free_slots, _moment(a.last_beat), a.tasks_total]
             for key, a in sorted(tables.agents.items())
         ],
+        "notices": [
+            [
+                *key,
+                n.place.number,
+                n.place.failures,
+                n.place.refusals,
+                n.place.reason,
+                n.holder,
+                _moment(n.free_at),
+            ]
+            for key, n in sorted(tables.notices.items())
+        ],
     }
     return {name: found or None for name, found in rows.items()} | {"outbox": len(tables.outbox)}
 

@@ -169,6 +169,7 @@ def test_every_name_of_the_table_is_read_without_complaint() -> None:
         "AGENT2389_INSECURE_OK": "1",
         "AGENT2389_ENVIRONMENT": "production",
         "AGENT2389_FOREIGN_ANSWER_SECONDS": "60",
+        "AGENT2389_WEBHOOK_TIMEOUT": "5",
         "HEALTH_PORT": "0",
         "LOG_FORMAT": "json",
         "MQTT_BROKER_URL": "mqtts://broker.example",
