@@ -1,10 +1,11 @@
 """From configuration sections to models: adapters chosen, keys hidden, wrappers put on."""
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from agent2389.config.model import Endpoint, LlmSection, RoutingModel
-from agent2389.errors import ConfigurationError
+from agent2389.errors import ConfigurationError, MissingExtra
 from agent2389.llm.breaker import Breaker, Breaking
 from agent2389.llm.fallback import FallingBack
 from agent2389.llm.port import Model
@@ -23,6 +24,7 @@ DIALECTS: Final[Mapping[str, Callable[[], "Dialect"]]] = {
     "anthropic": later("agent2389.llm.anthropic", "AnthropicDialect"),
     "google": later("agent2389.llm.google", "GoogleDialect"),
 }
+_SDKS: Final = {"openai": "openai", "anthropic": "anthropic", "google": "google.genai"}
 MAIN: Final = "default"
 """The name of the endpoint that ``[llm]`` itself is."""
 
@@ -133,9 +135,15 @@ def open_model(section: LlmSection, *, proxy: str | None = None) -> Model:
 
 
 def open_endpoint(endpoint: Endpoint, model: str, *, proxy: str | None = None) -> Model:
-    """The bare adapter of an endpoint. Its key will not appear in this process' log."""
+    """The bare adapter of an endpoint. Its key will not appear in this process' log.
+
+    Raises ``MissingExtra`` at once when the provider's SDK is not installed: the SDK itself is imported
+    by the first call, which would be a task's.
+    """
     if endpoint.provider == "rehearsal":
         return RehearsalModel()
+    if not has_sdk(endpoint.provider):
+        raise MissingExtra(f"the provider {endpoint.provider}", "llm")
     key = endpoint.api_key.get_secret_value() if endpoint.api_key else None
     register_secret(key)
     from agent2389.llm.endpoint import EndpointModel  # noqa: PLC0415 - the rehearsal model needs no HTTP
@@ -161,6 +169,14 @@ def main_endpoint(section: LlmSection) -> Endpoint:
 
 def _serves(endpoint: Endpoint, model: str) -> bool:
     return model == endpoint.model or model in endpoint.models
+
+
+def has_sdk(provider: str) -> bool:
+    """Whether the provider's SDK is installed, without importing it."""
+    try:
+        return importlib.util.find_spec(_SDKS[provider]) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _price(endpoint: Endpoint, model: str) -> Price | None:

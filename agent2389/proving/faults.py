@@ -12,6 +12,7 @@ import structlog
 
 from agent2389.errors import Agent2389Error, MissingExtra
 from agent2389.ledger.switches import set_read_only
+from agent2389.llm.open import has_sdk
 from agent2389.proving.crash_points import POINTS
 from agent2389.proving.fleet import Member, python
 from agent2389.proving.gate import Gate
@@ -72,6 +73,8 @@ class Faults:
             self._rig.wrap = self._put_gates
         if self._rig.plan.has("F8") and fake_clock() is None:
             raise MissingExtra("the fault F8 (a library of the system: libfaketime)", "all")
+        if self._rig.plan.has("F15") and not has_sdk("openai"):
+            raise MissingExtra("the fault F15", "llm")
 
     def start(self) -> None:
         """Begin to strike."""

@@ -136,7 +136,8 @@ async def _work(
         def tell(reason: str) -> None:
             process.waiting_for = reason
 
-        # A wrong address is told at once, not when the ledger has come.
+        # A wrong address or a missing SDK is told at once, not when the ledger has come.
+        models = _models(configuration, stack)
         broker = open_broker(configuration.mqtt, production=configuration.environment == "production")
         ledger = await open_ledger(
             configuration.ledger,
@@ -158,8 +159,6 @@ async def _work(
         await tools.open()
         stack.push_async_callback(tools.close)
         _watch_tools(health, tools, configuration.approvals)
-        models = Models(configuration.llm, proxy=configuration.network.proxy)
-        stack.push_async_callback(models.close)
         roster = await RosterReader.listening(connection, ledger.tenant)
         sink = await stack.enter_async_context(transcript_sink(configuration, metrics))
         parts = msgspec.structs.replace(
@@ -205,6 +204,14 @@ async def _work(
         await worker.run()
         process.restart = process.restart or worker.restart_asked
     log.info("agent stopped")
+
+
+def _models(configuration: AgentConfiguration, stack: contextlib.AsyncExitStack) -> Models:
+    """The models of this process; the one that ``[llm]`` names is opened now."""
+    models = Models(configuration.llm, proxy=configuration.network.proxy)
+    stack.push_async_callback(models.close)
+    models.main()
+    return models
 
 
 def _check_tenant(configuration: AgentConfiguration, ledger: Ledger) -> None:

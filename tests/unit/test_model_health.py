@@ -1,12 +1,13 @@
 """What health says of the model: a free look now and then, and endpoints that rest."""
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from agent2389.config.model import LlmSection
-from agent2389.errors import ModelFailed
+from agent2389.errors import MissingExtra, ModelFailed
 from agent2389.insight import health as insight_health
 from agent2389.insight.health import Check, Health
 from agent2389.llm.messages import Request, Role, Turn
@@ -91,6 +92,14 @@ async def test_an_endpoint_that_rests_degrades_and_is_counted() -> None:
             "endpoint default failed several times in a row and rests",
         )
         assert b'agent2389_llm_endpoint_resting{endpoint="default"} 1.0' in here.metrics.render()
+
+
+def test_a_provider_without_its_sdk_is_refused_before_any_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    models = Models(LlmSection(provider="openai", model="m", base_url="http://127.0.0.1:1/v1"))
+    with pytest.raises(MissingExtra, match="the provider openai needs") as refused:
+        models.main()
+    assert refused.value.hint == "install them: pip install 'agent2389[llm]'"
 
 
 async def test_an_endpoint_that_went_away_degrades() -> None:
