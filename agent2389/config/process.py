@@ -38,6 +38,11 @@ class ProcessConfiguration(Section):
     network: NetworkSection = NetworkSection()
     environment: Literal["development", "production"] = "development"
 
+    @property
+    def is_production(self) -> bool:
+        """Whether nothing may travel in the clear beyond this machine."""
+        return self.environment == "production"
+
 
 def load_process(environ: Mapping[str, str] | None = None) -> ProcessConfiguration:
     """Read the environment. Raises ``ConfigurationError`` naming the variable."""

@@ -70,10 +70,10 @@ async def _serve(configuration: ProcessConfiguration) -> None:
     structlog.contextvars.bind_contextvars(agent_id="ops")
     metrics, health = Metrics(__version__), Health()
     # A wrong address is told at once, not when the ledger has come.
-    broker = open_broker(configuration.mqtt)
+    broker = open_broker(configuration.mqtt, production=configuration.is_production)
     receiver = receiver_of(
         configuration.webhook,
-        production=configuration.environment == "production",
+        production=configuration.is_production,
         proxy=configuration.network.proxy,
     )
     ledger = await _first_ledger(configuration, metrics, health)

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from agent2389.broker.address import BrokerAddress, is_loopback, parse_broker_url
 from agent2389.errors import ConfigurationError
+from tests.support.mesh import clean_environ, command
 from tests.support.structure import ROOT
 
 
@@ -108,3 +109,21 @@ def test_a_certificate_may_have_its_key_in_another_file(tmp_path: Path) -> None:
     assert "client_key" in str(caught.value.hint)
     with pytest.raises(ConfigurationError, match="certificates"):
         parse_broker_url("mqtts://broker.example", **files, client_key=tmp_path / "ca.key").tls_context()
+
+
+def test_ops_keeps_plain_mqtt_out_of_production() -> None:
+    named = {
+        "AGENT2389_ENVIRONMENT": "production",
+        "MQTT_BROKER_URL": "mqtt://broker.example:1883",
+        "DATABASE_URL": "postgresql://x@127.0.0.1:1/x",
+    }
+    done = subprocess.run(
+        command("ops"),
+        env={**clean_environ(), **named},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "mqtt:// to broker.example is not allowed in production" in done.stderr
