@@ -259,7 +259,7 @@ def test_help_begins_with_the_verbs_of_every_day(tmp_path: Path) -> None:
     assert verbs[:8] == ["up", "down", "run", "ops", "submit", "watch", "trace", "result"]
     assert len(verbs) == len(set(verbs))
     for group, known in {
-        "job": "list show cancel events retry clone escalate accept answer override assign transcript resolve",
+        "job": "list show cancel events retry clone escalate accept answer override assign explain transcript resolve",
         "approval": "list show approve reject",
         "agent": "list show pause resume drain stop restart logs",
         "pool": "list",
