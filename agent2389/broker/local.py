@@ -18,6 +18,8 @@ from agent2389.telemetry import children
 
 START_SECONDS = 15.0
 DEFAULT_PORT = 1883
+MOSQUITTO = "Mosquitto"
+"""The label of the program that most people run."""
 _FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/opt/homebrew/bin", "/usr/local/bin")
 
 
@@ -114,7 +116,7 @@ def _find(environ: Mapping[str, str]) -> _Program:
             (path for folder in _FOLDERS if (path := shutil.which("mosquitto", path=folder))), None
         )
         if found:
-            return _Program(Path(found), "mosquitto", "Mosquitto")
+            return _Program(Path(found), "mosquitto", MOSQUITTO)
     if wanted in ("", "nats") and (nats := _nats_program()) is not None:
         return _Program(nats, "nats", "development broker, MQTT 3.1.1")
     if wanted == "mosquitto":

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import structlog
 
-from agent2389.errors import Agent2389Error, MissingExtra
+from agent2389.broker.local import MOSQUITTO
+from agent2389.errors import Agent2389Error, ConfigurationError, MissingExtra
 from agent2389.ledger.switches import set_read_only
 from agent2389.llm.open import has_sdk
 from agent2389.proving.crash_points import POINTS
@@ -68,13 +69,16 @@ class Faults:
         }
 
     async def prepare(self) -> None:
-        """What must stand before agents start. Raises ``MissingExtra`` when a tool is not installed."""
+        """What must stand before agents start. Raises ``ConfigurationError`` when a tool is not installed."""
         if self._rig.plan.has("F7"):
             self._rig.wrap = self._put_gates
         if self._rig.plan.has("F8") and fake_clock() is None:
             raise MissingExtra("the fault F8 (a library of the system: libfaketime)", "all")
         if self._rig.plan.has("F15") and not has_sdk("openai"):
             raise MissingExtra("the fault F15", "llm")
+        if self._rig.plan.has("F14") and self._rig.broker.label != MOSQUITTO:
+            # Nobody else reads its rights again while it runs: the fault would strike nothing.
+            raise ConfigurationError(f"the fault F14 needs {MOSQUITTO}", hint="install mosquitto")
 
     def start(self) -> None:
         """Begin to strike."""
