@@ -28,6 +28,8 @@ BY_HAND = (
 WALKS = ("tests/contract/test_ledger_stateful.py::test_the_same_short_walks_agree_each_time",)
 SLOW = (
     "tests/integration/test_ledger_rights.py::test_the_transition_table_is_that_of_the_code",
+    "tests/integration/test_audit.py::test_what_retention_buried_is_no_alarm_and_what_a_hand_removed_is",
+    "tests/integration/test_fsck.py::test_a_sealed_event_that_was_changed_is_seen",
     *(f"tests/contract/test_ledger{part}.py" for part in ("", "_rules", "_branches", "_people", "_board")),
 )
 """Asked only when the fast ones noticed nothing: these wait for the clock of the machine."""

@@ -8,6 +8,7 @@ from agent2389.errors import InputRefused, NotFound
 from agent2389.ledger import (
     memory_agents,
     memory_board,
+    memory_chain,
     memory_invariants,
     memory_owners,
     memory_people,
@@ -293,15 +294,15 @@ class MemoryLedger(MemoryJournal):
 
     async def seal(self, limit: int) -> int:
         """Number and chain events."""
-        return memory_upkeep.seal(self.tables, limit)
+        return memory_chain.seal(self.tables, limit)
 
     async def sealed_changes(self, after: int, limit: int = 500) -> Sequence[tuple[int, Change]]:
         """Events after a sealed number."""
-        return memory_upkeep.sealed_changes(self.tables, self._tenant, after, limit)
+        return memory_chain.sealed_changes(self.tables, self._tenant, after, limit)
 
     async def broken_links(self, limit: int = 10) -> Sequence[int]:
         """Where the chain does not verify."""
-        return memory_upkeep.broken_links(self.tables, limit)
+        return memory_chain.broken_links(self.tables, limit)
 
     async def retire(self, keep_days: float = 7.0) -> Sequence[AgentRow]:
         """Retention; incarnations to clear from the broker."""

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
+import msgspec
+
 from agent2389.ledger import memory_board
 from agent2389.ledger.memory_tables import Key, RuleBroken, Tables, TaskRecord
 from agent2389.ledger.states import OWNED, TRANSITIONS, TaskState
@@ -53,7 +55,7 @@ def _written_by_owner(tables: Tables, key: Key, epochs: list[int]) -> Iterator[s
 
 
 def _numbers(tables: Tables) -> Iterator[str]:
-    numbers = [number for number, _ in tables.events]
+    numbers = [event.id for event in tables.events]
     if any(one >= other for one, other in pairwise(numbers)):
         yield "I5: event numbers do not rise"
     for key, grants in tables.grants.items():
@@ -109,7 +111,9 @@ def _board(tables: Tables, *, settled: bool) -> Iterator[str]:
         else:
             task_id, epoch = ids[-2:]
             task = tables.tasks.get((tenant, task_id))
-            if task is None or int(epoch) > task.epoch:
+            # A buried task's topic goes with the next refresh.
+            buried = task is None and (tenant, msgspec.json.decode(payload)["job_id"]) in tables.tombstones
+            if not buried and (task is None or int(epoch) > task.epoch):
                 yield f"I13: the board shows {kind} {task_id}/{epoch}, which never was"
     if settled:
         derived = {key for key in shown if key[1] in memory_board.DERIVED}

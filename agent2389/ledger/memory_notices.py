@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from agent2389.errors import InputRefused
+from agent2389.ledger.memory_chain import sealed_changes
 from agent2389.ledger.memory_tables import Tables
 from agent2389.ledger.notices import SPAN, Batch, Place, Standing
 from agent2389.ledger.records import Change
@@ -35,7 +36,7 @@ class MemoryNotices:
         """Take the telling."""
         if not 0 < len(name) <= LONGEST_NAME:
             raise InputRefused("invalid", f"a name has 1 to {LONGEST_NAME} characters")
-        now, sealed = self._tables.now(), len(self._tables.sealed)
+        now, sealed = self._tables.now(), self._tables.sealed_number
         fresh = NoticesRow(place=Place(number=sealed), free_at=now)
         row = self._tables.notices.setdefault((self._tenant, name), fresh)
         if row.free_at > now:
@@ -63,17 +64,15 @@ class MemoryNotices:
         if row is None:
             return None
         waiting = len(self._to_tell(types, row.place.number))
-        more = len(self._tables.sealed) > row.place.number + SPAN
+        more = self._tables.sealed_number > row.place.number + SPAN
         return Standing(place=row.place, waiting=waiting, more=more)
 
     def _to_tell(self, types: Sequence[str], after: int) -> tuple[tuple[int, Change], ...]:
         """Events of the next numbers that somebody wants to hear of."""
-        sealed = zip(self._tables.sealed, self._tables.events, strict=False)
         return tuple(
             (number, change)
-            for (number, _), (_, change) in sealed
-            if after < number <= after + SPAN
-            and change.tenant == self._tenant
+            for number, change in sealed_changes(self._tables, self._tenant, after, SPAN)
+            if number <= after + SPAN
             and change.type in types
             and not (change.type == "task.waiting" and change.data.get("for") == "timer")
         )

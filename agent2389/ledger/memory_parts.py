@@ -7,6 +7,7 @@ import msgspec
 
 from agent2389.ledger.memory_tables import (
     BoardRow,
+    EventRecord,
     Final,
     JobRecord,
     OutboxRow,
@@ -89,7 +90,9 @@ def note_task(tables: Tables, gathered: Gathered, task: TaskRecord, kind: str, *
 
 
 def _note(tables: Tables, gathered: Gathered, change: Change) -> None:
-    tables.events.append((tables.number(), change))
+    event = EventRecord(id=tables.number(), change=change)
+    tables.events.append(event)
+    tables.unsealed.append(event)
     gathered.changes.append(change)
 
 

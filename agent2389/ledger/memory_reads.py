@@ -61,9 +61,9 @@ def job(tables: Tables, tenant: str, job_id: str) -> JobDetail:
 def changes(tables: Tables, tenant: str, job_id: str, after: int) -> Sequence[tuple[int, Change]]:
     """Events of a job with their numbers."""
     return tuple(
-        (number, change)
-        for number, change in tables.events
-        if number > after and (change.tenant, change.job_id) == (tenant, job_id)
+        (event.id, event.change)
+        for event in tables.events
+        if event.id > after and (event.change.tenant, event.change.job_id) == (tenant, job_id)
     )
 
 

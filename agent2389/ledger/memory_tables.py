@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import random
+from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -228,6 +229,23 @@ class Tombstone(msgspec.Struct, frozen=True):
     at: datetime
 
 
+class EventRecord(msgspec.Struct, kw_only=True):
+    """One event; the sealer gives it its ``number``, and a link of the chain follows the one ``before``."""
+
+    id: int
+    change: Change
+    number: int | None = None
+    before: str | None = None
+    link: str | None = None
+
+
+class BuriedLink(msgspec.Struct, frozen=True):
+    """What stays of a link of the chain after its retention."""
+
+    before: str
+    link: str
+
+
 class RejectRecord(msgspec.Struct, kw_only=True):
     """Evidence of a refused message."""
 
@@ -258,7 +276,12 @@ class Tables:
         self.finals: dict[Key, Final] = {}
         self.workspaces: dict[Key, dict[str, FileRef]] = {}
         self.blobs: dict[Key, Blob] = {}
-        self.events: list[tuple[int, Change]] = []
+        self.events: list[EventRecord] = []
+        self.unsealed: deque[EventRecord] = deque()
+        self.sealed_number = 0
+        self.sealed_link = ""
+        self.chain_begins = ""
+        self.buried_links: dict[int, BuriedLink] = {}
         self.board: dict[BoardKey, BoardRow] = {}
         self.outbox: dict[int, OutboxRow] = {}
         self.agents: dict[Key, AgentEntry] = {}
@@ -267,7 +290,6 @@ class Tables:
         self.approvals: dict[Key, ApprovalRow] = {}
         self.pauses: set[Key] = set()
         self.tombstones: dict[Key, Tombstone] = {}
-        self.sealed: list[tuple[int, str]] = []
         self.accepted: set[Key] = set()
         self.told_to_cancel: set[Key] = set()
         self.journal = JournalTables()

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-import msgspec
-
+from agent2389.ledger.memory_chain import bury_events
 from agent2389.ledger.memory_parts import ALIVE, Gathered, show_on_board, someone_lives, wake_of
 from agent2389.ledger.memory_reads import agent_row
-from agent2389.ledger.memory_tables import LONG_AGO, Tables, TaskRecord, Tombstone, digest
+from agent2389.ledger.memory_tables import LONG_AGO, Tables, TaskRecord, Tombstone
 from agent2389.ledger.memory_waiting import forward_failed
 from agent2389.ledger.memory_what_follows import ask_person, end_task, problem_of, queue_again
-from agent2389.ledger.records import Change, Delivery, Effects, Wake
+from agent2389.ledger.records import Delivery, Effects, Wake
 from agent2389.ledger.states import AgentState, TaskState
 from agent2389.ledger.views import AgentRow
 
@@ -127,43 +126,18 @@ def outbox_sent(tables: Tables, ids: Sequence[int]) -> None:
         tables.outbox.pop(number, None)
 
 
-def seal(tables: Tables, limit: int) -> int:
-    """Number events and chain each to the one before; here every event is a link."""
-    fresh = tables.events[len(tables.sealed) : len(tables.sealed) + limit]
-    for _, change in fresh:
-        before = tables.sealed[-1][1] if tables.sealed else ""
-        tables.sealed.append((len(tables.sealed) + 1, _link(before, change)))
-    return len(fresh)
-
-
-def _link(before: str, change: Change) -> str:
-    return digest(before.encode() + msgspec.json.encode(change))
-
-
-def sealed_changes(tables: Tables, tenant: str, after: int, limit: int) -> Sequence[tuple[int, Change]]:
-    """Events after a sealed number."""
-    sealed = zip(tables.sealed, tables.events, strict=False)
-    found = [(number, change) for (number, _), (_, change) in sealed if number > after]
-    return tuple(item for item in found if item[1].tenant == tenant)[:limit]
-
-
-def broken_links(tables: Tables, limit: int) -> Sequence[int]:
-    """Where the chain does not verify."""
-    broken, before = [], ""
-    for (number, link), (_, change) in zip(tables.sealed, tables.events, strict=False):
-        if link != _link(before, change):
-            broken.append(number)
-        before = link
-    return broken[:limit]
-
-
 def _bury(tables: Tables, keep_days: float) -> None:
-    """Jobs that ended long ago leave a tombstone: a late repeat is still a repeat."""
+    """Jobs that ended long ago, all of it sealed, leave a tombstone: a late repeat is still a repeat."""
     before = tables.now() - timedelta(days=keep_days)
+    unsealed = {(event.change.tenant, event.change.job_id) for event in tables.unsealed}
     old = [
-        key for key, job in tables.jobs.items() if job.finished_at is not None and job.finished_at < before
+        (job.finished_at, key)
+        for key, job in tables.jobs.items()
+        if job.finished_at is not None and job.finished_at < before and key not in unsealed
     ]
-    for key in old[:MOST_BURIED]:
+    buried = [key for _, key in sorted(old)[:MOST_BURIED]]
+    bury_events(tables, buried)
+    for key in buried:
         job = tables.jobs.pop(key)
         assert job.ended is not None
         tables.tombstones[key] = Tombstone(job.new.content_hash, job.ended, tables.now())
@@ -175,7 +149,9 @@ def _bury(tables: Tables, keep_days: float) -> None:
         for task in tables.tasks_of(*key):
             for rows in (tables.tasks, tables.results, tables.workspaces, tables.grants):
                 rows.pop((task.tenant, task.task_id), None)
-        tables.approvals = {name: row for name, row in tables.approvals.items() if row.job_id != key[1]}
+        tables.approvals = {
+            name: row for name, row in tables.approvals.items() if (name[0], row.job_id) != key
+        }
 
 
 def retire(tables: Tables, keep_days: float) -> Sequence[AgentRow]:

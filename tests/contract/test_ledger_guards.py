@@ -64,6 +64,7 @@ WRONG = {
     "another payload": ("UPDATE agent2389.job_results SET payload = '{}'", "A2903"),
     "another number": ("UPDATE agent2389.events SET number = number + 999 WHERE number IS NOT NULL", "A2903"),
     "another event": ("UPDATE agent2389.events SET type = 'x' WHERE number IS NULL", "A2903"),
+    "another buried link": ("UPDATE agent2389.buried_links SET hash = 'x'", "A2903"),
     "superseded by hand": (
         "UPDATE agent2389.results SET standing = 'superseded' WHERE standing = 'current'",
         "A2903",
@@ -140,7 +141,9 @@ async def _filled(databases: Databases) -> asyncpg.Connection:
     await begun("owned")
     await ledger.submit(new_job("waits"))
     await ledger.close()
-    return await asyncpg.connect(databases.admin_dsn(name))
+    connection = await asyncpg.connect(databases.admin_dsn(name))
+    await connection.execute("INSERT INTO agent2389.buried_links VALUES (0, 'before', 'link')")
+    return connection
 
 
 @pytest.fixture(scope="module")

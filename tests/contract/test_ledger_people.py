@@ -444,6 +444,46 @@ async def test_sealed_events_are_dense_and_their_chain_verifies(ledger: SteppedL
     assert list(await ledger.broken_links()) == []
 
 
+async def test_retention_leaves_a_chain_that_verifies(ledger: SteppedLedger) -> None:
+    """The links of the two that are buried stand between those of jobs that are kept."""
+    for name in ("kept", "first", "second"):
+        await ledger.submit(new_job(name))
+    await ledger.escalate("kept", "ann", reason="look at it")
+    await ledger.cancel("first", "ann")
+    await ledger.cancel("second", "ann")
+    await ledger.advance(2.1)
+    await ledger.cancel("kept", "ann")
+    await ledger.seal(100)
+    await ledger.retire(2.0 / 86400)
+    assert [row.job_id for row in await ledger.jobs()] == ["kept"]
+    assert list(await ledger.broken_links()) == []
+
+    await ledger.submit(new_job("later"))
+    await ledger.cancel("later", "ann")
+    await ledger.seal(100)
+    await ledger.advance(0.2)
+    await ledger.retire(0.1 / 86400)
+    assert list(await ledger.jobs()) == []
+    assert list(await ledger.broken_links()) == []
+    await ledger.submit(new_job("last"))
+    await ledger.cancel("last", "ann")
+    await ledger.seal(100)
+    assert list(await ledger.broken_links()) == []
+
+
+async def test_a_job_stays_until_its_events_are_sealed(ledger: SteppedLedger) -> None:
+    await ledger.submit(new_job())
+    await ledger.cancel("job-1", "ann")
+    await ledger.advance(0.2)
+    await ledger.retire(0.1 / 86400)
+    assert (await ledger.job("job-1")).job.state is JobState.CANCELLED
+    await ledger.seal(100)
+    await ledger.retire(0.1 / 86400)
+    with pytest.raises(NotFound):
+        await ledger.job("job-1")
+    assert list(await ledger.sealed_changes(0)) == []
+
+
 async def test_an_old_job_leaves_a_tombstone_that_still_knows_its_content(ledger: SteppedLedger) -> None:
     await ledger.submit(new_job())
     await ledger.cancel("job-1", "ann")

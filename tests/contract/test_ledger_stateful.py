@@ -239,7 +239,10 @@ class Ways(FurtherWays):
     def reap(self, tenant: str) -> None:
         self.both(tenant, lambda ledger, of: ledger.reap())
 
-    @rule(tenant=TENANT, chore=st.sampled_from(("ring", "show", "show", "sent", "outbox", "retire", "take")))
+    @rule(
+        tenant=TENANT,
+        chore=st.sampled_from(("ring", "show", "show", "sent", "outbox", "retire", "take")),
+    )
     def upkeep(self, tenant: str, chore: str) -> None:
         match chore:
             case "ring":

@@ -18,7 +18,7 @@ TABLES = (
     "jobs", "tasks", "results", "job_results", "blobs", "workspaces", "events", "board", "outbox",
     "agents", "intake_rejects", "tombstones", "principals", "meta", "transitions", "upkeep",
     "approvals", "commands", "pauses", "sources", "citations", "requirements",
-    "messages", "transcript", "effects", "limits", "spend", "notices",
+    "messages", "transcript", "effects", "limits", "spend", "notices", "buried_links",
 )  # fmt: skip
 
 

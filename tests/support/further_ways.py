@@ -245,7 +245,15 @@ class FurtherWays(RuleBasedStateMachine):
     def seal(self, tenant: str, after: int) -> None:
         self.both(tenant, lambda ledger, of: ledger.seal(1000))
         self.both(tenant, lambda ledger, of: ledger.sealed_changes(after, 200))
-        assert self.both(tenant, lambda ledger, of: ledger.broken_links(5)).memory in ([], ())
+        assert not self.both(tenant, lambda ledger, of: ledger.broken_links(5)).memory
+
+    @rule(tenant=TENANT, sealed=st.booleans(), keep=st.sampled_from((0.0, 5.0, 60.0)))
+    def bury(self, tenant: str, sealed: bool, keep: float) -> None:
+        """Retention; what the sealer has not seen stays."""
+        if sealed:
+            self.both(tenant, lambda ledger, of: ledger.seal(1000))
+        self.both(tenant, lambda ledger, of: ledger.retire(keep / 86400), unordered=True)
+        assert not self.both(tenant, lambda ledger, of: ledger.broken_links(5)).memory
 
     @rule(
         tenant=TENANT,
@@ -275,7 +283,7 @@ class FurtherWays(RuleBasedStateMachine):
         self, tenant: str, holder: str, number: int, failures: int, rest: int, ends: bool
     ) -> None:
         place = Place(
-            number=min(number, len(self.twins.tables.sealed)),
+            number=min(number, self.twins.tables.sealed_number),
             failures=failures,
             refusals=failures // 2,
             reason="it answers 500" if failures else None,

@@ -74,6 +74,14 @@ def _reaper(name: str, before: str, after: str) -> Mutant:
     return Mutant(name=name, file="0007", before=before, after=after)
 
 
+def _retention(name: str, before: str, after: str) -> Mutant:
+    return Mutant(name=name, file="0007", before=before, after=after)
+
+
+def _chain(name: str, before: str, after: str) -> Mutant:
+    return Mutant(name=name, file="0013", before=before, after=after)
+
+
 def _follows(name: str, before: str, after: str) -> Mutant:
     return Mutant(name=name, file="0010", before=before, after=after)
 
@@ -266,6 +274,20 @@ MUTANTS: tuple[Mutant, ...] = (
         "            CONTINUE WHEN task.lease_until > moment;\n",
         "",
     ),
+    # retention and the sealed chain
+    _retention("jobs are buried unsealed", "AND e.number IS NULL)", "AND false)"),
+    _retention(
+        "buried links leave nothing",
+        "SELECT number, previous_hash, hash FROM gone WHERE hash IS NOT NULL;",
+        "SELECT number, previous_hash, hash FROM gone WHERE false;",
+    ),
+    _retention("links are forgotten early", "(SELECT min(e.number) FROM", "(SELECT max(e.number) FROM"),
+    _retention("the chain begins anew", "SET chain_begins = newest.hash", "SET chain_begins = chain_begins"),
+    _chain(
+        "a changed event verifies", "AND e.hash <> agent2389.link(", "AND false AND e.hash <> agent2389.link("
+    ),
+    _chain("a removed event is not missed", "WHERE previous_hash <> follows", "WHERE false"),
+    _chain("the newest event is not missed", "WHERE m.sealed_hash <> coalesce(", "WHERE '' = coalesce("),
     # jobs, joins, verdicts, people
     _parts(
         "jobs end too early",

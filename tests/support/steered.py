@@ -39,7 +39,7 @@ _ROWS = """
 SELECT format('DELETE FROM %I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = 'agent2389'
     AND tablename NOT IN ('meta', 'principals', 'transitions', 'migrations')
 """
-_UNSEALED = "UPDATE agent2389.meta SET sealed_number = 0, sealed_hash = ''"
+_UNSEALED = "UPDATE agent2389.meta SET sealed_number = 0, sealed_hash = '', chain_begins = ''"
 _LOOK = """
 WITH moved AS (UPDATE public.steered SET moment = $1)
 SELECT jsonb_build_object(
@@ -56,6 +56,9 @@ SELECT jsonb_build_object(
         ORDER BY tenant, incarnation COLLATE "C") FROM agent2389.agents),
     'notices', (SELECT jsonb_agg(jsonb_build_array(tenant, name, number, failures, refusals, reason, holder, public.steered_ms(free_at))
         ORDER BY tenant, name COLLATE "C") FROM agent2389.notices),
+    'links', (SELECT jsonb_agg(jsonb_build_array(number, buried) ORDER BY number) FROM (
+        SELECT number, false AS buried FROM agent2389.events WHERE hash IS NOT NULL
+        UNION ALL SELECT number, true FROM agent2389.buried_links) links),
     'outbox', (SELECT count(*) FROM agent2389.outbox))::text
 """
 

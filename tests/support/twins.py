@@ -192,6 +192,10 @@ def shown(tables: Tables) -> dict[str, Any]:
             ]
             for key, n in sorted(tables.notices.items())
         ],
+        "links": sorted(
+            [[event.number, False] for event in tables.events if event.link]
+            + [[number, True] for number in tables.buried_links]
+        ),
     }
     return {name: found or None for name, found in rows.items()} | {"outbox": len(tables.outbox)}
 

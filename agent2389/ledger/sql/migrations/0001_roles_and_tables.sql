@@ -7,7 +7,9 @@ CREATE TABLE agent2389.meta (
     ledger_version integer NOT NULL,
     -- Where the sealer stands: the last number and the last link of the chain.
     sealed_number bigint NOT NULL DEFAULT 0,
-    sealed_hash text NOT NULL DEFAULT ''
+    sealed_hash text NOT NULL DEFAULT '',
+    -- What the oldest link that is kept follows: retention has forgotten the ones before.
+    chain_begins text NOT NULL DEFAULT ''
 );
 
 -- Which tenant a login belongs to. any_tenant logins (ops of several tenants) may choose one
@@ -218,6 +220,13 @@ CREATE TABLE agent2389.events (
 );
 CREATE INDEX events_of_job ON agent2389.events (tenant, job_id, id);
 CREATE INDEX events_unsealed ON agent2389.events (id) WHERE number IS NULL;
+
+-- What retention leaves of a link of the chain: enough to tell a buried event from one removed by hand.
+CREATE TABLE agent2389.buried_links (
+    number bigint PRIMARY KEY,
+    previous_hash text NOT NULL,
+    hash text NOT NULL
+);
 
 -- One versioned row for each retained topic; the topic is built from kind and key by the sender.
 CREATE TABLE agent2389.board (

@@ -24,7 +24,7 @@ BEGIN
     ALTER TABLE agent2389.principals ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
     CREATE POLICY own_login ON agent2389.principals TO agent2389_owner USING (login = session_user);
     CREATE POLICY upkeep ON agent2389.principals TO agent2389_upkeep USING (true);
-    FOREACH name IN ARRAY ARRAY['meta', 'transitions', 'upkeep']
+    FOREACH name IN ARRAY ARRAY['meta', 'transitions', 'upkeep', 'buried_links']
     LOOP
         EXECUTE format('ALTER TABLE agent2389.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', name);
         EXECUTE format('CREATE POLICY everybody ON agent2389.%I '
@@ -94,6 +94,8 @@ CREATE TRIGGER written_once BEFORE UPDATE ON agent2389.job_results
 CREATE TRIGGER written_once BEFORE UPDATE ON agent2389.commands
     FOR EACH ROW EXECUTE FUNCTION agent2389.never();
 CREATE TRIGGER written_once BEFORE UPDATE ON agent2389.blobs
+    FOR EACH ROW EXECUTE FUNCTION agent2389.never();
+CREATE TRIGGER written_once BEFORE UPDATE ON agent2389.buried_links
     FOR EACH ROW EXECUTE FUNCTION agent2389.never();
 
 -- An event gets its number and its link once; nothing else of it ever changes.

@@ -242,12 +242,15 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Jobs that ended `keep_days` ago leave a tombstone: id and hash, so that a late repeat is still a repeat.
+-- A job stays until the sealer has seen all of its events.
 CREATE FUNCTION agent2389.bury(most integer, keep_days double precision) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE old record;
 BEGIN
-    FOR old IN SELECT tenant, job_id, content_hash, state FROM agent2389.jobs
+    FOR old IN SELECT tenant, job_id, content_hash, state FROM agent2389.jobs j
         WHERE finished_at < clock_timestamp() - make_interval(secs => keep_days * 86400)
+            AND NOT EXISTS (SELECT FROM agent2389.events e WHERE e.tenant = j.tenant
+                AND e.job_id = j.job_id AND e.number IS NULL)
         ORDER BY finished_at LIMIT most FOR UPDATE SKIP LOCKED
     LOOP
         INSERT INTO agent2389.tombstones (tenant, job_id, content_hash, state)
@@ -258,12 +261,21 @@ BEGIN
         DELETE FROM agent2389.results WHERE tenant = old.tenant AND job_id = old.job_id;
         DELETE FROM agent2389.job_results WHERE tenant = old.tenant AND job_id = old.job_id;
         DELETE FROM agent2389.tasks WHERE tenant = old.tenant AND job_id = old.job_id;
-        -- What the sealer has not numbered yet stays until it has.
-        DELETE FROM agent2389.events WHERE tenant = old.tenant AND job_id = old.job_id AND number IS NOT NULL;
+        WITH gone AS (
+            DELETE FROM agent2389.events WHERE tenant = old.tenant AND job_id = old.job_id RETURNING *)
+        INSERT INTO agent2389.buried_links (number, previous_hash, hash)
+        SELECT number, previous_hash, hash FROM gone WHERE hash IS NOT NULL;
         DELETE FROM agent2389.jobs WHERE tenant = old.tenant AND job_id = old.job_id;
         UPDATE agent2389.board SET payload = NULL, version = version + 1, changed_at = clock_timestamp()
         WHERE tenant = old.tenant AND kind = 'result' AND key = ARRAY[old.job_id] AND payload IS NOT NULL;
     END LOOP;
+    -- Of the links before the oldest that is kept, the last hash is enough.
+    WITH forgotten AS (
+        DELETE FROM agent2389.buried_links WHERE number < coalesce(
+            (SELECT min(e.number) FROM agent2389.events e WHERE e.hash IS NOT NULL), number + 1)
+        RETURNING number, hash)
+    UPDATE agent2389.meta SET chain_begins = newest.hash
+    FROM (SELECT hash FROM forgotten ORDER BY number DESC LIMIT 1) newest;
 END $$;
 
 -- Retention, and the incarnations whose presence must be cleared from the broker.

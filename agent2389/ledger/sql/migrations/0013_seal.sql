@@ -52,16 +52,28 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         ORDER BY number LIMIT most) e
 $$;
 
--- Numbers of the chained events whose link does not verify. Where retention cut the chain it begins anew.
+-- Numbers at which the chain does not verify: an event that is not what was sealed, one whose predecessor is
+-- gone, and the last sealed number when the newest link is gone. What retention took away counts as it was.
 CREATE FUNCTION agent2389_v1.broken_links(most integer) RETURNS bigint[]
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT coalesce(array_agg(number ORDER BY number), '{}') FROM (
+    WITH links AS (
+        SELECT number, previous_hash, hash FROM agent2389.events WHERE hash IS NOT NULL
+        UNION ALL
+        SELECT number, previous_hash, hash FROM agent2389.buried_links
+    ), found AS (
         SELECT e.number FROM agent2389.events e WHERE e.hash IS NOT NULL
             AND e.hash <> agent2389.link(e, e.number, e.previous_hash)
         UNION
-        SELECT number FROM (SELECT number, previous_hash, lag(hash) OVER (ORDER BY number) AS before
-            FROM agent2389.events WHERE hash IS NOT NULL) c WHERE before IS NOT NULL AND before <> previous_hash
-        ORDER BY number LIMIT most) broken
+        SELECT number FROM (SELECT l.number, l.previous_hash,
+            lag(l.hash, 1, m.chain_begins) OVER (ORDER BY l.number) AS follows
+            FROM links l, agent2389.meta m) placed
+        WHERE previous_hash <> follows
+        UNION
+        SELECT m.sealed_number FROM agent2389.meta m
+        WHERE m.sealed_hash <> coalesce((SELECT hash FROM links ORDER BY number DESC LIMIT 1), m.chain_begins)
+    )
+    SELECT coalesce(array_agg(number ORDER BY number), '{}')
+    FROM (SELECT number FROM found ORDER BY number LIMIT most) shown
 $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA agent2389, agent2389_v1 FROM PUBLIC;
