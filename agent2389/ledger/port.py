@@ -60,7 +60,7 @@ class Ledger(Journal, Protocol):
         ...
 
     async def check(self) -> None:
-        """One round trip; raises ``Unreachable``."""
+        """One round trip; raises ``Unreachable``, also while writes are refused (a full disk, a replica)."""
         ...
 
     async def mesh_id(self) -> str:

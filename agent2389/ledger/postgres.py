@@ -101,6 +101,9 @@ class PostgresLedger(PostgresJournal, PostgresPeople):
     async def check(self) -> None:
         """One round trip."""
         await self._rest.value(SQL["ping"])
+        for session in (self._work, self._beat, self._rest):
+            if session.refusal is not None:
+                raise session.refusal
 
     async def mesh_id(self) -> str:
         """The identity of this ledger."""

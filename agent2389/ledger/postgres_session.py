@@ -25,6 +25,8 @@ ANSWER_SECONDS = 5.0
 """How much later than the server the client gives a statement up."""
 RETRY_SECONDS = 0.5
 """After a failed connect every caller is refused at once for this long."""
+REFUSED_SECONDS = 15.0
+"""A refused write is news for longer than a beat, so that health sees it as long as beats are refused."""
 _SETTINGS = {
     "lock_timeout": "2000",
     "idle_in_transaction_session_timeout": "10000",
@@ -40,6 +42,22 @@ _CONNECT_FAILURES = (
     # A result that comes while the connection is being closed.
     asyncpg.InternalClientError,
 )
+_LACKS: dict[type[asyncpg.PostgresError], tuple[str, str]] = {
+    asyncpg.DiskFullError: (
+        "the disk of the database is full",
+        "free space on it; what waits goes on by itself",
+    ),
+    asyncpg.ReadOnlySQLTransactionError: (
+        "the database takes no writes",
+        "point DATABASE_URL at the primary, or end its read-only mode",
+    ),
+    asyncpg.TooManyConnectionsError: (
+        "the database has no connection left",
+        "raise max_connections, or connect through a pooler (DATABASE_URL with ?pgbouncer=true)",
+    ),
+}
+"""What operators can provide: message and next step."""
+_WRITES_REFUSED = (asyncpg.DiskFullError, asyncpg.ReadOnlySQLTransactionError)
 _TRANSLATED = (*_CONNECT_FAILURES, asyncpg.PostgresError, ValueError)
 
 
@@ -59,6 +77,13 @@ class Session:
         self._turn = asyncio.Lock()
         self._refuse_until = 0.0
         self._last_failure = ""
+        self._refusal: Unreachable | None = None
+        self._refused_at = 0.0
+
+    @property
+    def refusal(self) -> Unreachable | None:
+        """Why the server, which answers, took no writes within the last ``REFUSED_SECONDS``."""
+        return self._refusal if time.monotonic() - self._refused_at < REFUSED_SECONDS else None
 
     async def value(self, statement: str, *arguments: Any) -> Any:
         """The first column of the first row."""
@@ -97,7 +122,10 @@ class Session:
             except _TRANSLATED as error:
                 if isinstance(error, _CONNECT_FAILURES) or connection.is_closed():
                     connection.terminate()
-                raise translated(error) from None
+                failure = translated(error)
+                if isinstance(error, _WRITES_REFUSED) and isinstance(failure, Unreachable):
+                    self._refusal, self._refused_at = failure, time.monotonic()
+                raise failure from None
 
     async def _ready(self) -> asyncpg.Connection:
         if self._connection is not None and not self._connection.is_closed():
@@ -185,6 +213,9 @@ def translated(error: Exception) -> Agent2389Error:
             return Unreachable("ledger", "the ledger is too busy", hint="the same call may work in a moment")
         case asyncpg.DataError() | asyncpg.IntegrityConstraintViolationError():
             return InputRefused("invalid", "the ledger refuses a value that no rule of it allows")
+        case asyncpg.PostgresError() if type(error) in _LACKS:
+            message, hint = _LACKS[type(error)]
+            return Unreachable("ledger", message, hint=hint)
         case asyncpg.PostgresError():
             return Unreachable("ledger", f"the database failed ({error.sqlstate})")
         case ValueError():

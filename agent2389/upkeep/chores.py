@@ -48,6 +48,7 @@ class Chores:
         self._reconciler = reconciler
         self._dispatcher = dispatcher
         self._keep_days = keep_days
+        self._waiting: dict[str, str] = {}
         self._work: dict[str, Callable[[], Awaitable[None]]] = {
             "ring": self._ring,
             "leftovers": dispatcher.send_leftovers,
@@ -84,7 +85,13 @@ class Chores:
             if await self._ledger.take_chore(name, interval):
                 await self._work[name]()
         except Unreachable as error:
-            log.warning("chore waits", chore=name, reason=str(error))
+            # Once in an outage, not at each of its tries.
+            if self._waiting.get(name) != str(error):
+                self._waiting[name] = str(error)
+                log.warning("chore waits", chore=name, reason=str(error))
+        else:
+            if self._waiting.pop(name, None) is not None:
+                log.info("chore runs again", chore=name)
 
     async def _ring(self) -> None:
         for wake in await self._ledger.ring_due():

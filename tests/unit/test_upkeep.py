@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from agent2389.broker.port import Properties
 from agent2389.errors import InputRefused, Unreachable
@@ -484,12 +485,15 @@ async def test_a_chore_survives_the_loss_of_the_ledger(house: House, monkeypatch
     come_back = went_away(monkeypatch, house.ledger, "take_chore")
     await house.ledger.submit(new_job("one"))
     await house.ledger.cancel("one", "me")
-    running = asyncio.create_task(Chores(house.ledger, house.dispatcher).run())
-    try:
-        await asyncio.sleep(0.1)
-        assert not running.done()
-        assert house.broker.published == []
-        come_back()
-        await until(lambda: house.broker.on(TOPICS.result("one")))
-    finally:
-        running.cancel()
+    with capture_logs() as lines:
+        running = asyncio.create_task(Chores(house.ledger, house.dispatcher).run())
+        try:
+            await asyncio.sleep(0.1)
+            assert not running.done()
+            assert house.broker.published == []
+            come_back()
+            await until(lambda: house.broker.on(TOPICS.result("one")))
+        finally:
+            running.cancel()
+    told = [line["event"] for line in lines if line.get("chore") == "board"]
+    assert told == ["chore waits", "chore runs again"], "one line at each end of an outage"
