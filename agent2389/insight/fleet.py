@@ -38,5 +38,8 @@ async def measure(ledger: Ledger, metrics: Metrics) -> None:
             metrics.ledger_tasks.labels(pool.pool, "queued").set(pool.queued)
             metrics.ledger_tasks.labels(pool.pool, "running").set(pool.running)
             metrics.ledger_oldest.labels(pool.pool).set(pool.oldest_seconds)
+    unsent = await ledger.unsent()
+    metrics.outbox_pending.set(unsent.pending)
+    metrics.outbox_oldest.set(unsent.oldest_seconds)
     for state, count in (await ledger.job_counts()).items():
         metrics.ledger_jobs.labels(state).set(count)

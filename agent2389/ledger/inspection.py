@@ -8,7 +8,7 @@ import msgspec
 from agent2389.ledger import queries
 from agent2389.ledger.postgres_session import Session
 from agent2389.ledger.states import TRANSITIONS
-from agent2389.ledger.views import AgentRow
+from agent2389.ledger.views import AgentRow, Unsent
 
 PATIENCE_SECONDS = 300.0
 """A million rows take their time; nobody waits behind these reads."""
@@ -144,6 +144,10 @@ class Inspector:
     async def job_counts(self) -> dict[str, int]:
         """Jobs by state."""
         return await self._ask(dict[str, int], "job_counts")
+
+    async def unsent(self) -> Unsent:
+        """What is not sent yet."""
+        return await self._ask(Unsent, "unsent")
 
     async def close(self) -> None:
         """Give back the connection."""

@@ -45,7 +45,16 @@ from agent2389.ledger.records import (
     Written,
 )
 from agent2389.ledger.states import JobState
-from agent2389.ledger.views import AgentRow, ApprovalRow, DecisionRow, ForeignTask, JobDetail, JobRow, PoolRow
+from agent2389.ledger.views import (
+    AgentRow,
+    ApprovalRow,
+    DecisionRow,
+    ForeignTask,
+    JobDetail,
+    JobRow,
+    PoolRow,
+    Unsent,
+)
 
 LARGEST_BLOB = 32 * 1024 * 1024
 
@@ -368,6 +377,10 @@ class MemoryLedger(MemoryJournal):
     async def job_counts(self) -> dict[JobState, int]:
         """Jobs by state."""
         return memory_reads.job_counts(self.tables, self._tenant)
+
+    async def unsent(self) -> Unsent:
+        """What is not sent yet."""
+        return memory_reads.unsent(self.tables, self._tenant)
 
     async def close(self) -> None:
         """Nothing is held."""

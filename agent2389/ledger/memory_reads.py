@@ -10,7 +10,7 @@ from agent2389.ledger.memory_parts import ALIVE, job_state
 from agent2389.ledger.memory_tables import AgentEntry, JobRecord, ResultRecord, Tables, TaskRecord
 from agent2389.ledger.records import Change, Usage
 from agent2389.ledger.states import OWNED, AgentState, JobState, TaskState
-from agent2389.ledger.views import AgentRow, DecisionRow, JobDetail, JobRow, PoolRow, TaskRow
+from agent2389.ledger.views import AgentRow, DecisionRow, JobDetail, JobRow, PoolRow, TaskRow, Unsent
 
 DAY = timedelta(days=1)
 INSTRUCTION_CHARACTERS = 500
@@ -249,3 +249,10 @@ def _task_row(tables: Tables, task: TaskRecord) -> TaskRow:
         verifies=task.verifies,
         branch_of=task.joins,
     )
+
+
+def unsent(tables: Tables, tenant: str) -> Unsent:
+    """What is not sent yet, and since when."""
+    since = [row.created_at for row in tables.outbox.values() if row.delivery.tenant == tenant]
+    oldest = (tables.now() - min(since)).total_seconds() if since else 0.0
+    return Unsent(pending=len(since), oldest_seconds=oldest)

@@ -29,7 +29,16 @@ from agent2389.ledger.records import (
     Written,
 )
 from agent2389.ledger.states import JobState
-from agent2389.ledger.views import AgentRow, ApprovalRow, DecisionRow, ForeignTask, JobDetail, JobRow, PoolRow
+from agent2389.ledger.views import (
+    AgentRow,
+    ApprovalRow,
+    DecisionRow,
+    ForeignTask,
+    JobDetail,
+    JobRow,
+    PoolRow,
+    Unsent,
+)
 
 
 class Ledger(Journal, Protocol):
@@ -315,6 +324,10 @@ class Ledger(Journal, Protocol):
 
     async def job_counts(self) -> dict[JobState, int]:
         """Jobs by state (ended ones of the last day)."""
+        ...
+
+    async def unsent(self) -> Unsent:
+        """What is committed and not sent yet: receipts, replies, messages to agents of others."""
         ...
 
     async def close(self) -> None:

@@ -39,7 +39,7 @@ from agent2389.ledger.records import (
     Written,
 )
 from agent2389.ledger.states import JobState
-from agent2389.ledger.views import AgentRow, DecisionRow, ForeignTask, JobDetail, JobRow, PoolRow
+from agent2389.ledger.views import AgentRow, DecisionRow, ForeignTask, JobDetail, JobRow, PoolRow, Unsent
 from agent2389.wire.names import task_id_of
 
 SQL = queries.load("queries.sql")
@@ -322,6 +322,10 @@ class PostgresLedger(PostgresJournal, PostgresPeople):
     async def job_counts(self) -> dict[JobState, int]:
         """Jobs by state."""
         return await self._ask(self._rest, dict[JobState, int], "job_counts")
+
+    async def unsent(self) -> Unsent:
+        """What is not sent yet."""
+        return await self._ask(self._rest, Unsent, "unsent")
 
     async def close(self) -> None:
         """Give back all connections."""

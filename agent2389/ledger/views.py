@@ -144,6 +144,13 @@ class PoolRow(msgspec.Struct, frozen=True, kw_only=True):
     oldest_seconds: float
 
 
+class Unsent(msgspec.Struct, frozen=True, kw_only=True):
+    """Deliveries that are not sent yet; ``oldest_seconds`` is the age of the first of them."""
+
+    pending: int
+    oldest_seconds: float
+
+
 class DecisionRow(msgspec.Struct, frozen=True, kw_only=True):
     """A routing decision with what was known when it was made; ``answer`` ≤ 6,000 characters."""
 

@@ -72,7 +72,8 @@ class Run:
                 await load
                 self._tell(f"{len(producer.accepted)} jobs wait, agents start")
                 await rig.start_agents()
-            sampler = Sampler(rig.fleet, OPS, plan.sample)
+            assert rig.inspector is not None
+            sampler = Sampler(rig.fleet, rig.inspector, OPS, plan.sample)
             faults.start()
             hung = await self._until_ended(producer, witness, load, sampler)
             await faults.stop()
@@ -117,7 +118,7 @@ class Run:
             if load.done() and not load.cancelled() and load.exception() is not None:
                 raise load.exception() or RuntimeError
             await asyncio.sleep(LOOK_SECONDS)
-            sampler.look()
+            await sampler.look()
             now = time.monotonic()
             if now - self._told > TELL_SECONDS:
                 self._told = now

@@ -47,6 +47,8 @@ class Metrics:
         self.fleet_agents = gauge("fleet_agents", "Incarnations by state.", "state")
         self.ledger_tasks = gauge("ledger_tasks", "Open tasks of a pool.", "pool", "state")
         self.ledger_oldest = gauge("ledger_oldest_queued_seconds", "Age of the oldest due task.", "pool")
+        self.outbox_pending = gauge("outbox_pending", "Deliveries committed and not sent yet.")
+        self.outbox_oldest = gauge("outbox_oldest_age_seconds", "Age of the oldest of them.")
         self.ledger_jobs = gauge("ledger_jobs", "Jobs by state (ended ones of a day).", "state")
 
     def render(self) -> bytes:

@@ -44,4 +44,5 @@ def test_soak(tmp_path: Path) -> None:
     figures = fault_run(tmp_path, "F1:30,F4:600,F5:900", *options, seconds=(hours + 1) * HOUR)
     assert_nothing_lost(figures, int(hours * HOUR))
     assert figures["soak"]["ops_mb_per_hour"] < 1
+    assert figures["soak"]["outbox_age_p99"] < 5
     assert figures["soak"]["ops_files_last"] <= figures["soak"]["ops_files_first"] + 5

@@ -10,6 +10,7 @@ from agent2389.errors import InputRefused, NotFound
 from agent2389.ledger.fleet import Beat
 from agent2389.ledger.records import Failure, Fence, FileRef, NextTask, Rejection
 from agent2389.ledger.states import AgentState, JobState, TaskState
+from agent2389.ledger.views import Unsent
 from tests.contract.conftest import SHORT_LEASE
 from tests.support.jobs import claim_one, finish, join, new_job
 from tests.support.stepped import SteppedLedger
@@ -330,6 +331,19 @@ async def test_reads(ledger: SteppedLedger) -> None:
     assert await ledger.job_counts() == {JobState.QUEUED: 3}
     with pytest.raises(NotFound):
         await ledger.job("nobody")
+
+
+async def test_what_is_not_sent_is_counted_from_its_oldest(ledger: SteppedLedger) -> None:
+    assert await ledger.unsent() == Unsent(pending=0, oldest_seconds=0.0)
+    first = await ledger.submit(new_job("one"))
+    await ledger.advance(0.2)
+    second = await ledger.submit(new_job("two"))
+    unsent = await ledger.unsent()
+    assert (unsent.pending, unsent.oldest_seconds >= 0.2) == (2, True)
+    await ledger.outbox_sent([row.id for row in first.effects.deliveries])
+    assert (await ledger.unsent()).oldest_seconds < unsent.oldest_seconds
+    await ledger.outbox_sent([row.id for row in second.effects.deliveries])
+    assert (await ledger.unsent()).pending == 0
 
 
 async def test_the_beat_tells_peers_backlog_and_late_chores(ledger: SteppedLedger) -> None:

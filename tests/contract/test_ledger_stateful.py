@@ -274,6 +274,7 @@ class Ways(FurtherWays):
         self.both(tenant, lambda ledger, of: ledger.agents())
         self.both(tenant, lambda ledger, of: ledger.pools())
         self.both(tenant, lambda ledger, of: ledger.job_counts())
+        self.both(tenant, lambda ledger, of: ledger.unsent())
 
 
 def ways(runs: int, steps: int, *, shrink: bool = True) -> settings:

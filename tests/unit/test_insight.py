@@ -125,6 +125,8 @@ async def test_gauges_forget_pools_that_are_gone() -> None:
     assert 'agent2389_ledger_tasks{pool="painting",state="queued"} 1.0' in text
     assert 'agent2389_ledger_oldest_queued_seconds{pool="painting"} 7.0' in text
     assert 'agent2389_ledger_jobs{state="queued"} 1.0' in text
+    assert "agent2389_outbox_pending 1.0" in text
+    assert "agent2389_outbox_oldest_age_seconds 7.0" in text
     await ledger.cancel("one", "me")
     await fleet.measure(ledger, metrics)
     text = metrics.render().decode()

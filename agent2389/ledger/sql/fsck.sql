@@ -22,6 +22,8 @@ SELECT agent2389_v1.event_counts()
 SELECT agent2389_v1.agents()
 -- name: job_counts
 SELECT agent2389_v1.job_counts()
+-- name: unsent
+SELECT agent2389_v1.unsent()
 -- name: transitions
 SELECT agent2389_v1.fsck_transitions()
 -- name: identity

@@ -94,6 +94,8 @@ SELECT agent2389_v1.agents()
 SELECT agent2389_v1.pools()
 -- name: job_counts
 SELECT agent2389_v1.job_counts()
+-- name: unsent
+SELECT agent2389_v1.unsent()
 -- name: put_blob
 SELECT agent2389_v1.put_blob($1, $2, $3)
 -- name: get_blob
