@@ -59,7 +59,7 @@ class Sampler:
         self._samples.append((time.monotonic(), resident / 2**20, files))
 
     def figures(self) -> dict[str, float] | None:
-        """MB an hour by least squares, open files, first and last; the age of what was not sent in seconds."""
+        """MB an hour by least squares; open files, first and last; seconds of what was not sent."""
         if len(self._samples) < 3:
             return None
         times = [at - self._samples[0][0] for at, _, _ in self._samples]
