@@ -53,6 +53,7 @@ from agent2389.ledger.views import (
     JobDetail,
     JobRow,
     PoolRow,
+    Retired,
     Unsent,
 )
 
@@ -257,31 +258,31 @@ class MemoryLedger(MemoryJournal):
 
     async def take_chore(self, chore: str, interval_seconds: float) -> bool:
         """Whether this caller runs ``chore`` now."""
-        return memory_upkeep.take_chore(self.tables, chore, interval_seconds)
+        return memory_upkeep.take_chore(self.tables, self._tenant, chore, interval_seconds)
 
-    async def reap(self) -> Effects:
+    async def reap(self, limit: int = 100) -> Effects:
         """T8, T11, T20, T25, T27, T30."""
-        return memory_upkeep.reap(self.tables)
+        return memory_upkeep.reap(self.tables, self._tenant, limit)
 
     async def ring_due(self) -> Sequence[Wake]:
         """Wakes of tasks that became due."""
-        return memory_upkeep.ring_due(self.tables)
+        return memory_upkeep.ring_due(self.tables, self._tenant)
 
     async def refresh_board(self) -> None:
         """Bring the derived board rows in line."""
-        memory_board.refresh(self.tables)
+        memory_board.refresh(self.tables, self._tenant)
 
     async def lease_board(self, limit: int) -> Sequence[BoardMessage]:
         """Take unsent board rows."""
-        return memory_board.lease(self.tables, limit)
+        return memory_board.lease(self.tables, self._tenant, limit)
 
     async def board_sent(self, sent: Sequence[BoardMessage]) -> None:
         """Mark board rows as sent."""
-        memory_board.sent(self.tables, sent)
+        memory_board.sent(self.tables, self._tenant, sent)
 
     async def board_reset(self) -> None:
         """Send every board row again."""
-        memory_board.reset(self.tables)
+        memory_board.reset(self.tables, self._tenant)
 
     async def board_shown(
         self, kinds: Sequence[str], *, after: Sequence[str] = (), limit: int | None = None
@@ -295,11 +296,11 @@ class MemoryLedger(MemoryJournal):
 
     async def take_outbox(self, limit: int) -> Sequence[Delivery]:
         """Deliveries nobody sent."""
-        return memory_upkeep.take_outbox(self.tables, limit)
+        return memory_upkeep.take_outbox(self.tables, self._tenant, limit)
 
     async def outbox_sent(self, ids: Sequence[int]) -> None:
         """Forget sent deliveries."""
-        memory_upkeep.outbox_sent(self.tables, ids)
+        memory_upkeep.outbox_sent(self.tables, self._tenant, ids)
 
     async def seal(self, limit: int) -> int:
         """Number and chain events."""
@@ -313,9 +314,9 @@ class MemoryLedger(MemoryJournal):
         """Where the chain does not verify."""
         return memory_chain.broken_links(self.tables, limit)
 
-    async def retire(self, keep_days: float = 7.0) -> Sequence[AgentRow]:
-        """Retention; incarnations to clear from the broker."""
-        return memory_upkeep.retire(self.tables, keep_days)
+    async def retire(self, keep_days: float = 7.0, limit: int = 200) -> Retired:
+        """Retention."""
+        return memory_upkeep.retire(self.tables, self._tenant, keep_days, limit)
 
     # blobs -----------------------------------------------------------------------
 

@@ -94,7 +94,7 @@ def beat(tables: Tables, tenant: str, told: Beat, chores: Mapping[str, float]) -
         due=tuple(
             name
             for name, seconds in chores.items()
-            if tables.chores.get(name, LONG_AGO) < now - timedelta(seconds=2 * seconds)
+            if tables.chores.get((tenant, name), LONG_AGO) < now - timedelta(seconds=2 * seconds)
         ),
         ops_alive=any(
             other.record.role == "ops" and other.state is AgentState.RUNNING and other.last_beat > now - ALIVE

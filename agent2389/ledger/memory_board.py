@@ -18,13 +18,13 @@ MOST_OPEN = 100
 DERIVED = ("open", "claim")
 
 
-def refresh(tables: Tables) -> None:
+def refresh(tables: Tables, tenant: str) -> None:
     """Bring ``open`` and ``claim`` in line with the tasks; at most five times a second."""
-    if not take_chore(tables, "refresh_board", REFRESH_SECONDS):
+    if not take_chore(tables, tenant, "refresh_board", REFRESH_SECONDS):
         return
-    wanted = derived(tables)
+    wanted = {key: payload for key, payload in derived(tables).items() if key[0] == tenant}
     for key, row in tables.board.items():
-        if key[1] in DERIVED and row.payload is not None and key not in wanted:
+        if key[0] == tenant and key[1] in DERIVED and row.payload is not None and key not in wanted:
             show_on_board(tables, *key, None)
     occupied = _occupied(tables, wanted)
     room = {pool: MOST_OPEN - count for pool, count in Counter(map(_pool, occupied)).items()}
@@ -88,14 +88,16 @@ def _payload(task: TaskRecord, since: datetime, more: dict[str, object]) -> str:
     )
 
 
-def lease(tables: Tables, limit: int) -> Sequence[BoardMessage]:
+def lease(tables: Tables, tenant: str, limit: int) -> Sequence[BoardMessage]:
     """Take unsent rows for ten seconds; a clear of what never reached the broker is dropped instead."""
     now = tables.now()
-    for key in [key for key, row in tables.board.items() if row.payload is None and not row.on_wire]:
+    own = [(key, row) for key, row in tables.board.items() if key[0] == tenant]
+    for key in [key for key, row in own if row.payload is None and not row.on_wire]:
         del tables.board[key]
     unsent = [
         (key, row)
-        for key, row in tables.board.items()
+        for key, row in own
+        if key in tables.board
         if row.sent_version != row.version and (row.lease_until is None or row.lease_until <= now)
     ]
     unsent.sort(key=lambda item: item[1].changed_at)
@@ -110,7 +112,7 @@ def _take(tables: Tables, key: BoardKey, row: BoardRow) -> BoardMessage:
     )
 
 
-def sent(tables: Tables, messages: Sequence[BoardMessage]) -> None:
+def sent(tables: Tables, tenant: str, messages: Sequence[BoardMessage]) -> None:
     """Sent for good only where the lease still stands and nothing changed; else it is sent again.
 
     A topic that was cleared for good meanwhile is cleared once more: the late sender has set it again.
@@ -127,17 +129,17 @@ def sent(tables: Tables, messages: Sequence[BoardMessage]) -> None:
         holds = row.lease == message.lease and row.version == message.version
         row.sent_version = row.version if holds else None
         row.lease = row.lease_until = None
-    for key in [key for key, row in tables.board.items() if row.payload is None]:
+    for key in [key for key, row in tables.board.items() if key[0] == tenant and row.payload is None]:
         if tables.board[key].sent_version == tables.board[key].version:
             del tables.board[key]
 
 
-def reset(tables: Tables) -> None:
+def reset(tables: Tables, tenant: str) -> None:
     """The broker forgot everything: send every topic again.
 
     Whoever is sending one now sends it to the broker that forgot, so its lease is over.
     """
-    for row in tables.board.values():
+    for row in (row for key, row in tables.board.items() if key[0] == tenant):
         row.lease = row.lease_until = None
         if row.payload is not None:
             row.sent_version, row.changed_at = None, tables.now()

@@ -197,9 +197,13 @@ def close_job(tables: Tables, gathered: Gathered, last: TaskRecord, *, born: int
 
 def _counts(tables: Tables, task: TaskRecord) -> bool:
     """Whether a task decides how its job ended: verifications do not, nor do spare branches of a join."""
-    meeting = tables.tasks.get((task.tenant, task.joins or ""))
-    spare = meeting is not None and meeting.join_done >= (meeting.join_needed or 0)
-    return task.verifies is None and not spare
+    if task.verifies is not None:
+        return False
+    while task.joins is not None:
+        task = tables.tasks[task.tenant, task.joins]
+        if task.join_done >= (task.join_needed or 0):
+            return False
+    return True
 
 
 def _problem_of(ended: JobState, tasks: list[TaskRecord]) -> dict[str, str] | None:

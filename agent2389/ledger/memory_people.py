@@ -160,6 +160,8 @@ def clone(
         raise Conflict("only a completed result can be corrected")
     if (tenant, new_id) in tables.jobs:
         raise Conflict("another job has this id")
+    if (tenant, new_id) in tables.tombstones:
+        raise Conflict("another job had this id")
     now, gathered = tables.now(), Gathered()
     origin = tables.tasks[tenant, task_id_of(job_id, "", 0)]
     new = msgspec.structs.replace(

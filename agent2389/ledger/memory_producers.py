@@ -167,7 +167,7 @@ def cancel(tables: Tables, tenant: str, job_id: str, actor: str) -> Written:
     gathered = Gathered()
     note_job(tables, gathered, job, "job.cancel_requested", data={"actor": actor})
     # The task that joins goes first, so that the end of its branches moves nothing any more.
-    order = sorted(tables.tasks_of(tenant, job_id), key=lambda task: (task.join_needed is None, task.task_id))
-    for task in order:
+    tasks = tables.tasks_of(tenant, job_id)
+    for task in sorted(tasks, key=lambda task: (task.join_needed is None, task.hop, task.task_id)):
         call_off(tables, gathered, task)
     return Written(verdict="ok", job_state=job_state(tables, job), effects=gathered.effects())

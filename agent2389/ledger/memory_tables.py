@@ -286,7 +286,7 @@ class Tables:
         self.outbox: dict[int, OutboxRow] = {}
         self.agents: dict[Key, AgentEntry] = {}
         self.rejects: dict[tuple[str, str, str], RejectRecord] = {}
-        self.chores: dict[str, datetime] = {}
+        self.chores: dict[Key, datetime] = {}
         self.approvals: dict[Key, ApprovalRow] = {}
         self.pauses: set[Key] = set()
         self.tombstones: dict[Key, Tombstone] = {}

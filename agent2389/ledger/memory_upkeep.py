@@ -11,7 +11,7 @@ from agent2389.ledger.memory_waiting import forward_failed
 from agent2389.ledger.memory_what_follows import ask_person, end_task, problem_of, queue_again
 from agent2389.ledger.records import Delivery, Effects, Wake
 from agent2389.ledger.states import AgentState, TaskState
-from agent2389.ledger.views import AgentRow
+from agent2389.ledger.views import Retired
 
 LEASE = timedelta(seconds=10)
 """How long whoever took something to send has for it."""
@@ -23,22 +23,24 @@ AGENTS_STAY = timedelta(days=1)
 TOMBSTONES_STAY = timedelta(days=30)
 PEOPLE_HAVE = timedelta(days=7)
 MOST_MISSES = 3
-MOST_BURIED = 200
 TAKEN = "a person took the task from its agent"
 
 
-def take_chore(tables: Tables, chore: str, interval_seconds: float) -> bool:
+def take_chore(tables: Tables, tenant: str, chore: str, interval_seconds: float) -> bool:
     """Whether this caller runs ``chore`` now."""
-    if tables.chores.get(chore, LONG_AGO) > tables.now() - timedelta(seconds=interval_seconds):
+    if tables.chores.get((tenant, chore), LONG_AGO) > tables.now() - timedelta(seconds=interval_seconds):
         return False
-    tables.chores[chore] = tables.now()
+    tables.chores[tenant, chore] = tables.now()
     return True
 
 
-def reap(tables: Tables) -> Effects:
-    """T8, T11, T20, T25, T27, T30 for every tenant."""
+def reap(tables: Tables, tenant: str, limit: int) -> Effects:
+    """T8, T11, T20, T25, T27, T30."""
     moment, gathered = tables.now(), Gathered()
-    for task in sorted(tables.tasks.values(), key=lambda task: (task.tenant, task.job_id, task.task_id)):
+    own = [task for task in tables.tasks.values() if task.tenant == tenant]
+    for task in sorted(own, key=lambda task: (task.job_id, task.task_id)):
+        if len(gathered.changes) >= limit:
+            break
         if task.lease_until is not None:
             if task.lease_until <= moment:
                 _take_from_owner(tables, gathered, task)
@@ -95,24 +97,26 @@ def _take_from_owner(tables: Tables, gathered: Gathered, task: TaskRecord) -> No
         queue_again(tables, gathered, task, "task.lease_expired", data={"crashes": task.crashes})
 
 
-def ring_due(tables: Tables) -> Sequence[Wake]:
+def ring_due(tables: Tables, tenant: str) -> Sequence[Wake]:
     """Wakes of tasks that became due since the last call."""
     due = [
         task
         for task in tables.tasks.values()
-        if task.state is TaskState.QUEUED and not task.rung and task.run_after <= tables.now()
+        if task.tenant == tenant and task.state is TaskState.QUEUED
+        if not task.rung and task.run_after <= tables.now()
     ]
     for task in due:
         task.rung = True
     return tuple(wake_of(task) for task in sorted(due, key=lambda task: task.run_after))
 
 
-def take_outbox(tables: Tables, limit: int) -> Sequence[Delivery]:
+def take_outbox(tables: Tables, tenant: str, limit: int) -> Sequence[Delivery]:
     """Deliveries that nobody sent for two seconds, leased for ten."""
     now = tables.now()
     free = [
         row
         for _, row in sorted(tables.outbox.items())
+        if row.delivery.tenant == tenant
         if row.created_at < now - UNSENT and (row.lease_until is None or row.lease_until <= now)
     ][:limit]
     for row in free:
@@ -120,27 +124,29 @@ def take_outbox(tables: Tables, limit: int) -> Sequence[Delivery]:
     return tuple(row.delivery for row in free)
 
 
-def outbox_sent(tables: Tables, ids: Sequence[int]) -> None:
+def outbox_sent(tables: Tables, tenant: str, ids: Sequence[int]) -> None:
     """Forget what was sent."""
     for number in ids:
-        tables.outbox.pop(number, None)
+        if number in tables.outbox and tables.outbox[number].delivery.tenant == tenant:
+            del tables.outbox[number]
 
 
-def _bury(tables: Tables, keep_days: float) -> None:
+def _bury(tables: Tables, tenant: str, keep_days: float, limit: int) -> int:
     """Jobs that ended long ago, all of it sealed, leave a tombstone: a late repeat is still a repeat."""
     before = tables.now() - timedelta(days=keep_days)
     unsealed = {(event.change.tenant, event.change.job_id) for event in tables.unsealed}
     old = [
         (job.finished_at, key)
         for key, job in tables.jobs.items()
-        if job.finished_at is not None and job.finished_at < before and key not in unsealed
+        if job.tenant == tenant and job.finished_at is not None and job.finished_at < before
+        if key not in unsealed
     ]
-    buried = [key for _, key in sorted(old)[:MOST_BURIED]]
+    buried = [key for _, key in sorted(old)[:limit]]
     bury_events(tables, buried)
     for key in buried:
         job = tables.jobs.pop(key)
         assert job.ended is not None
-        tables.tombstones[key] = Tombstone(job.new.content_hash, job.ended, tables.now())
+        tables.tombstones.setdefault(key, Tombstone(job.new.content_hash, job.ended, tables.now()))
         tables.accepted.discard(key)
         tables.finals.pop(key, None)
         tables.dossiers.pop(key, None)
@@ -152,29 +158,35 @@ def _bury(tables: Tables, keep_days: float) -> None:
         tables.approvals = {
             name: row for name, row in tables.approvals.items() if (name[0], row.job_id) != key
         }
+    return len(buried)
 
 
-def retire(tables: Tables, keep_days: float) -> Sequence[AgentRow]:
+def retire(tables: Tables, tenant: str, keep_days: float, limit: int) -> Retired:
     """Retention; the incarnations whose presence must be cleared from the broker."""
     now = tables.now()
-    for (tenant, job_id), final in tables.finals.items():
-        if final.at < now - RESULTS_STAY and (tenant, "result", (job_id,)) in tables.board:
-            show_on_board(tables, tenant, "result", (job_id,), None)
-    _bury(tables, keep_days)
+    for (whose, job_id), final in tables.finals.items():
+        if whose == tenant and final.at < now - RESULTS_STAY and (whose, "result", (job_id,)) in tables.board:
+            show_on_board(tables, whose, "result", (job_id,), None)
+    jobs = _bury(tables, tenant, keep_days, limit)
     tables.tombstones = {
-        key: row for key, row in tables.tombstones.items() if row.at >= now - TOMBSTONES_STAY
+        key: row
+        for key, row in tables.tombstones.items()
+        if key[0] != tenant or row.at >= now - TOMBSTONES_STAY
     }
-    tables.rejects = {key: row for key, row in tables.rejects.items() if row.at >= now - REJECTS_STAY}
+    tables.rejects = {
+        key: row for key, row in tables.rejects.items() if key[0] != tenant or row.at >= now - REJECTS_STAY
+    }
     gone = [
         entry
         for entry in tables.agents.values()
-        if not entry.presence_cleared and (entry.state is AgentState.STOPPED or entry.last_beat < now - ALIVE)
+        if entry.tenant == tenant and not entry.presence_cleared
+        if entry.state is AgentState.STOPPED or entry.last_beat < now - ALIVE
     ]
     for entry in gone:
         entry.presence_cleared = True
     tables.agents = {
         key: entry
         for key, entry in tables.agents.items()
-        if not entry.presence_cleared or entry.last_beat >= now - AGENTS_STAY
+        if key[0] != tenant or not entry.presence_cleared or entry.last_beat >= now - AGENTS_STAY
     }
-    return tuple(agent_row(tables, entry, tasks_running=0) for entry in gone)
+    return Retired(agents=tuple(agent_row(tables, entry, tasks_running=0) for entry in gone), jobs=jobs)

@@ -200,7 +200,8 @@ def _more_branches(meeting: TaskRecord, more: int) -> None:
 
 def _branch_ended(tables: Tables, gathered: Gathered, task: TaskRecord, *, well: bool) -> None:
     meeting = tables.tasks[task.tenant, task.joins or ""]
-    if meeting.state is not TaskState.WAITING:
+    # A task that waits for something else has all that it needed of its branches.
+    if meeting.waiting != "join":
         return
     needed = meeting.join_needed or 0
     meeting.join_done += well

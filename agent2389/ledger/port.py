@@ -37,6 +37,7 @@ from agent2389.ledger.views import (
     JobDetail,
     JobRow,
     PoolRow,
+    Retired,
     Unsent,
 )
 
@@ -214,8 +215,11 @@ class Ledger(Journal, Protocol):
         """Whether this caller runs ``chore`` now (its last run is older than the interval)."""
         ...
 
-    async def reap(self) -> Effects:
-        """T8, T11, T18-T20, T25, T27, T30: leases, deadlines, timers over, nobody to do it; all tenants."""
+    async def reap(self, limit: int = 100) -> Effects:
+        """T8, T11, T18-T20, T25, T27, T30: leases, deadlines, timers over, nobody to do it.
+
+        One call takes about ``limit`` tasks; without changes nothing is left to do.
+        """
         ...
 
     async def ring_due(self) -> Sequence[Wake]:
@@ -268,9 +272,9 @@ class Ledger(Journal, Protocol):
         """Numbers at which the chain of operator acts and job ends does not verify; all tenants."""
         ...
 
-    async def retire(self, keep_days: float = 7.0) -> Sequence[AgentRow]:
-        """Retention: results after an hour, jobs after ``keep_days``, old rejects, agents gone for a day;
-        returns stopped and lost incarnations whose presence topic must be cleared.
+    async def retire(self, keep_days: float = 7.0, limit: int = 200) -> Retired:
+        """Retention: results after an hour, at most ``limit`` jobs after ``keep_days``, old rejects, agents
+        gone for a day; returns stopped and lost incarnations whose presence topic must be cleared.
         """
         ...
 

@@ -39,7 +39,16 @@ from agent2389.ledger.records import (
     Written,
 )
 from agent2389.ledger.states import JobState
-from agent2389.ledger.views import AgentRow, DecisionRow, ForeignTask, JobDetail, JobRow, PoolRow, Unsent
+from agent2389.ledger.views import (
+    AgentRow,
+    DecisionRow,
+    ForeignTask,
+    JobDetail,
+    JobRow,
+    PoolRow,
+    Retired,
+    Unsent,
+)
 from agent2389.wire.names import task_id_of
 
 SQL = queries.load("queries.sql")
@@ -199,9 +208,9 @@ class PostgresLedger(PostgresJournal, PostgresPeople):
         """Whether this caller runs ``chore`` now."""
         return bool(await self._rest.value(SQL["take_chore"], chore, interval_seconds))
 
-    async def reap(self) -> Effects:
+    async def reap(self, limit: int = 100) -> Effects:
         """T8, T11, T20, T25, T27, T30."""
-        return await self._ask(self._rest, Effects, "reap")
+        return await self._ask(self._rest, Effects, "reap", limit)
 
     async def ring_due(self) -> Sequence[Wake]:
         """Wakes of tasks that became due."""
@@ -255,9 +264,9 @@ class PostgresLedger(PostgresJournal, PostgresPeople):
         found: list[int] = await self._rest.value(SQL["broken_links"], limit)
         return found
 
-    async def retire(self, keep_days: float = 7.0) -> Sequence[AgentRow]:
-        """Retention; incarnations to clear from the broker."""
-        return await self._ask(self._rest, tuple[AgentRow, ...], "retire", keep_days)
+    async def retire(self, keep_days: float = 7.0, limit: int = 200) -> Retired:
+        """Retention."""
+        return await self._ask(self._rest, Retired, "retire", keep_days, limit)
 
     # blobs -----------------------------------------------------------------------
 

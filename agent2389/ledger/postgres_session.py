@@ -229,7 +229,7 @@ def translated(error: Exception) -> Agent2389Error:
 
 
 def _ours(error: asyncpg.PostgresError) -> Agent2389Error:
-    message = str(error)
+    message = str(error.args[0])
     match error.sqlstate:
         case "A2001":
             return InputRefused(getattr(error, "detail", None) or "invalid", message)

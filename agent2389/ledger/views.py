@@ -144,6 +144,13 @@ class PoolRow(msgspec.Struct, frozen=True, kw_only=True):
     oldest_seconds: float
 
 
+class Retired(msgspec.Struct, frozen=True, kw_only=True):
+    """What retention did: incarnations to clear from the broker, and how many jobs were buried."""
+
+    agents: tuple[AgentRow, ...]
+    jobs: int
+
+
 class Unsent(msgspec.Struct, frozen=True, kw_only=True):
     """Deliveries that are not sent yet; ``oldest_seconds`` is the age of the first of them."""
 

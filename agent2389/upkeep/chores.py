@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Iterable
 import structlog
 
 from agent2389.broker.port import Message
-from agent2389.errors import Unreachable
+from agent2389.errors import Agent2389Error
 from agent2389.ledger.port import Ledger
+from agent2389.ledger.views import AgentRow
 from agent2389.upkeep.dispatch import Dispatcher
 from agent2389.upkeep.foreign import Foreign
 from agent2389.upkeep.reconcile import Reconciler
@@ -16,6 +17,10 @@ from agent2389.wire.topics import MeshTopics
 KEEP_DAYS = 7.0
 """How long a job that ended stays; after that its id and hash stay for thirty days more."""
 SEALED_AT_ONCE = 1000
+REAPED_AT_ONCE = 100
+BURIED_AT_ONCE = 200
+MOST_ROUNDS = 50
+"""Of one chore in a row, so that a mountain of work does not hold up the others of this process."""
 
 INTERVALS: dict[str, float] = {
     "ring": 1.0,
@@ -84,8 +89,8 @@ class Chores:
         try:
             if await self._ledger.take_chore(name, interval):
                 await self._work[name]()
-        except Unreachable as error:
-            # Once in an outage, not at each of its tries.
+        except Agent2389Error as error:
+            # No chore ends the others. Said once in an outage, not at each of its tries.
             if self._waiting.get(name) != str(error):
                 self._waiting[name] = str(error)
                 log.warning("chore waits", chore=name, reason=str(error))
@@ -98,7 +103,12 @@ class Chores:
             await self._dispatcher.ring(wake)
 
     async def _reap(self) -> None:
-        await self._dispatcher.perform(await self._ledger.reap())
+        # After an outage much is due at once; each call stays short.
+        for _ in range(MOST_ROUNDS):
+            effects = await self._ledger.reap(REAPED_AT_ONCE)
+            await self._dispatcher.perform(effects)
+            if len(effects.changes) < REAPED_AT_ONCE:
+                return
 
     async def _reconcile(self) -> None:
         if self._reconciler is not None:
@@ -109,6 +119,13 @@ class Chores:
             pass
 
     async def _retention(self) -> None:
-        for gone in await self._ledger.retire(self._keep_days):
+        for _ in range(MOST_ROUNDS):
+            retired = await self._ledger.retire(self._keep_days, BURIED_AT_ONCE)
+            await self._clear_presence(retired.agents)
+            if retired.jobs < BURIED_AT_ONCE:
+                return
+
+    async def _clear_presence(self, agents: Iterable[AgentRow]) -> None:
+        for gone in agents:
             topic = MeshTopics(self._ledger.tenant).presence(gone.agent_id, gone.incarnation)
             await self._dispatcher.publish(Message(topic, b"", retain=True))

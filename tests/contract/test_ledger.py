@@ -43,6 +43,7 @@ async def test_a_job_expired_on_arrival_is_refused(ledger: SteppedLedger) -> Non
     with pytest.raises(InputRefused) as refused:
         await ledger.submit(new_job(deadline=ledger.time() - timedelta(seconds=1)))
     assert refused.value.code == "expired"
+    assert str(refused.value) == "the deadline passed before the job arrived"
     assert await ledger.jobs() == ()
 
 

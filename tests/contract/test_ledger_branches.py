@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from agent2389.ledger.fleet import Beat
-from agent2389.ledger.records import Claim, Failure, FileRef, Join, NextTask
+from agent2389.ledger.records import Claim, Failure, FileRef, Join, NextTask, Waiting
 from agent2389.ledger.states import AgentState, JobState, TaskState
 from tests.support.jobs import claim_one, finish, join, new_job
 from tests.support.stepped import SteppedLedger
@@ -173,3 +173,61 @@ async def test_our_own_agents_are_not_foreign(ledger: SteppedLedger) -> None:
     await join(ledger, "r1")
     await ledger.submit(new_job(capability=None, agent="r1"))
     assert await ledger.foreign_tasks(10) == ()
+
+
+async def test_a_joined_task_that_waits_for_a_person_is_left_alone_by_its_branches(
+    ledger: SteppedLedger,
+) -> None:
+    one, two, three = await _split(ledger, 1)
+    await _end(ledger, two, "fast")
+    merge = await claim_one(ledger, WHO)
+    await ledger.wait(merge.fence, Waiting(reason="person", question="which one?"))
+    assert (await ledger.stop_task(one.fence, "")).verdict == "ok"
+    assert (await ledger.fail(three.fence, Failure(code="llm_error", message="m", retryable=False))).verdict
+    states = await _states(ledger)
+    assert states[-1] is TaskState.WAITING
+    assert states.count(TaskState.CANCELLED) == 2
+    await ledger.decide(merge.fence.task_id, "answer", job_id="job-1", actor="ann", words="the first")
+    assert (await ledger.job("job-1")).job.state is JobState.COMPLETED
+
+
+async def _nested(ledger: SteppedLedger, needed: int) -> tuple[Claim, list[Claim]]:
+    """Two branches of which the first splits again into two that are both needed: the plain one, the inner."""
+    await join(ledger, "r1", "research", "writing", "inner", "outer")
+    await ledger.submit(new_job())
+    first = await claim_one(ledger, WHO)
+    items = tuple(NextTask(slot=slot, capability="writing") for slot in range(2))
+    meeting = Join(needed=needed, task=NextTask(slot=2, capability="outer"))
+    await ledger.finish(first.fence, finish("plan", *items, join=meeting), "job-1")
+    again, plain = await ledger.claim_batch(WHO, 2)
+    meeting = Join(needed=2, task=NextTask(slot=2, capability="inner"))
+    await ledger.finish(again.fence, finish("plan", *items, join=meeting), "job-1")
+    return plain, list(await ledger.claim_batch(WHO, 2))
+
+
+async def test_a_spare_branch_that_split_again_does_not_spoil_the_job(ledger: SteppedLedger) -> None:
+    plain, spare = await _nested(ledger, 1)
+    await _end(ledger, plain, "enough")
+    outer = await claim_one(ledger, WHO)
+    assert outer.capability == "outer"
+    await _end(ledger, outer, "all is well")
+    for claim in spare:
+        await ledger.stop_task(claim.fence, "")
+    assert (await ledger.job("job-1")).job.state is JobState.COMPLETED
+
+
+async def test_a_dead_inner_branch_of_a_spare_one_does_not_fail_the_job(ledger: SteppedLedger) -> None:
+    plain, (one, two) = await _nested(ledger, 1)
+    await ledger.fail(one.fence, Failure(code="llm_error", message="m", retryable=False))
+    await ledger.stop_task(two.fence, "")
+    await _end(ledger, plain, "enough")
+    await _end(ledger, await claim_one(ledger, WHO), "all is well")
+    assert (await ledger.job("job-1")).job.state is JobState.COMPLETED
+
+
+async def test_a_cancelled_job_of_nested_joins_ends_as_cancelled(ledger: SteppedLedger) -> None:
+    plain, inner = await _nested(ledger, 2)
+    await ledger.cancel("job-1", "ann")
+    for claim in (plain, *inner):
+        await ledger.stop_task(claim.fence, "")
+    assert (await ledger.job("job-1")).job.state is JobState.CANCELLED

@@ -258,10 +258,10 @@ async def test_the_detail_tells_the_way_and_its_reasons(ledger: SteppedLedger) -
 
 async def test_what_stopped_is_cleared_from_the_broker_once(ledger: SteppedLedger) -> None:
     incarnation = await join(ledger)
-    assert await ledger.retire() == ()
+    assert (await ledger.retire()).agents == ()
     await ledger.stopped(incarnation)
-    assert [row.incarnation for row in await ledger.retire()] == [incarnation]
-    assert await ledger.retire() == ()
+    assert [row.incarnation for row in (await ledger.retire()).agents] == [incarnation]
+    assert (await ledger.retire()).agents == ()
 
 
 async def test_the_board_tells_what_a_broker_should_hold_and_what_it_lost(ledger: SteppedLedger) -> None:

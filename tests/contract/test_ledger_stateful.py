@@ -22,7 +22,7 @@ from agent2389.ledger.fleet import AgentRecord, Beat
 from agent2389.ledger.records import Claim, Failure, NextTask, Rejection
 from agent2389.ledger.states import AgentState, JobState, TaskState
 from agent2389.upkeep.chores import INTERVALS
-from tests.support.further_ways import JOB, RECENT, SOMETIMES, TENANT, WHO, FurtherWays
+from tests.support.further_ways import JOB, RECENT, SOMETIMES, TENANT, WHO, FurtherWays, retired
 from tests.support.jobs import finish, new_job
 from tests.support.postgres import Databases
 from tests.support.twins import TENANTS, Pair, PostgresSide, Twins
@@ -260,7 +260,7 @@ class Ways(FurtherWays):
                 left = self.both(tenant, lambda ledger, of: ledger.take_outbox(50))
                 self.both(tenant, lambda ledger, of: ledger.outbox_sent([row.id for row in of(left)[:1]]))
             case "retire":
-                self.both(tenant, lambda ledger, of: ledger.retire(), unordered=True)
+                self.both(tenant, lambda ledger, of: retired(ledger, 7.0))
             case "take":
                 self.both(tenant, lambda ledger, of: ledger.take_chore("reap", INTERVALS["reap"]))
 

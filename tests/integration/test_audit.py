@@ -65,7 +65,7 @@ async def test_acts_are_listed_and_what_was_changed_is_found(tmp_path: Path, dat
 
 
 JOBS = 5
-Chain = tuple[asyncpg.Connection, list[list[int]]]
+Chain = tuple[PostgresLedger, asyncpg.Connection, list[list[int]]]
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ async def chain(databases: Databases) -> AsyncIterator[Chain]:
     )
     await ledger.retire(7)
     assert {row.job_id for row in await ledger.jobs()} == {"job-0", "job-2", "job-4"}
-    yield admin, links
+    yield ledger, admin, links
     await ledger.close()
     await admin.close()
 
@@ -99,7 +99,7 @@ async def chain(databases: Databases) -> AsyncIterator[Chain]:
 async def test_what_retention_buried_is_no_alarm_and_what_a_hand_removed_is(
     chain: Chain, removed: int
 ) -> None:
-    admin, links = chain
+    _, admin, links = chain
     broken = "SELECT agent2389_v1.broken_links(10)"
     assert await admin.fetchval(broken) == []
     for table in ("events", "buried_links"):
@@ -109,7 +109,7 @@ async def test_what_retention_buried_is_no_alarm_and_what_a_hand_removed_is(
 
 
 async def test_retention_forgets_links_that_nothing_follows(chain: Chain) -> None:
-    admin, links = chain
+    ledger, admin, links = chain
     left = "SELECT array_agg(number ORDER BY number) FROM agent2389.buried_links"
     assert await admin.fetchval(left) == links[1] + links[3]
     for number, kept in ((0, links[3]), (2, None), (4, None)):
@@ -117,6 +117,6 @@ async def test_retention_forgets_links_that_nothing_follows(chain: Chain) -> Non
             "UPDATE agent2389.jobs SET finished_at = finished_at - interval '8 days' WHERE job_id = $1",
             f"job-{number}",
         )
-        await admin.execute("SELECT agent2389_v1.retire(7)")
+        await ledger.retire(7)
         assert await admin.fetchval(left) == kept
         assert await admin.fetchval("SELECT agent2389_v1.broken_links(10)") == []

@@ -238,18 +238,18 @@ MUTANTS: tuple[Mutant, ...] = (
         "                ORDER BY",
     ),
     # the reaper
-    _reaper("leases never end", "AND lease_until <= moment LIMIT 500", "AND false LIMIT 500"),
+    _reaper("leases never end", "AND lease_until <= moment LIMIT most", "AND false LIMIT most"),
     _reaper(
         "deadlines never pass",
-        "AND paused_at IS NULL AND deadline <= moment LIMIT 500",
-        "AND false LIMIT 500",
+        "AND paused_at IS NULL AND deadline <= moment LIMIT most",
+        "AND false LIMIT most",
     ),
     _reaper(
         "timers never end",
-        "AND coalesce(waiting ->> 'for', 'timer') = 'timer' LIMIT 500",
-        "AND false LIMIT 500",
+        "AND coalesce(waiting ->> 'for', 'timer') = 'timer' LIMIT most",
+        "AND false LIMIT most",
     ),
-    _reaper("nobody is missed", "<= moment - interval '15 minutes'", "<= moment - interval '15 days'"),
+    _reaper("nobody is missed", ":= moment - interval '15 minutes'", ":= moment - interval '15 days'"),
     _reaper(
         "a reaped cancel goes on",
         "    IF task.stop_requested = 'cancel' THEN\n        RETURN agent2389.end_task(task, 'cancelled'",
@@ -271,8 +271,8 @@ MUTANTS: tuple[Mutant, ...] = (
     _reaper("one assignment more", "task.misses + 1 >= 3)", "task.misses >= 3)"),
     _reaper(
         "leases that live are reaped",
-        "            CONTINUE WHEN task.lease_until > moment;\n",
-        "",
+        "        IF task.lease_until <= moment THEN\n",
+        "        IF true THEN\n",
     ),
     # retention and the sealed chain
     _retention("jobs are buried unsealed", "AND e.number IS NULL)", "AND false)"),

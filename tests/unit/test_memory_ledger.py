@@ -31,7 +31,7 @@ async def test_an_agent_without_beat_is_lost_and_its_presence_cleared() -> None:
     incarnation = await join(ledger)
     await ledger.advance(31)
     assert [row.state for row in await ledger.agents()] == [AgentState.LOST]
-    assert [row.incarnation for row in await ledger.retire()] == [incarnation]
+    assert [row.incarnation for row in (await ledger.retire()).agents] == [incarnation]
     await ledger.advance(25 * 3600)
     await ledger.retire()
     assert await ledger.agents() == ()

@@ -3,7 +3,8 @@
 -- name: role
 DO $$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
-        CREATE ROLE {role} NOLOGIN;
+        -- The owner may hand functions to agent2389_upkeep, and must not see rows through its policies.
+        CREATE ROLE {role} NOLOGIN NOINHERIT;
     END IF;
 EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
 END $$

@@ -53,7 +53,7 @@ SELECT agent2389_v1.decide_approval($1, $2, $3, $4, $5)
 -- name: take_chore
 SELECT agent2389_v1.take_chore($1, $2)
 -- name: reap
-SELECT agent2389_v1.reap()
+SELECT agent2389_v1.reap($1)
 -- name: ring_due
 SELECT agent2389_v1.ring_due()
 -- name: refresh_board
@@ -73,7 +73,7 @@ SELECT agent2389_v1.take_outbox($1)
 -- name: outbox_sent
 SELECT agent2389_v1.outbox_sent($1::bigint[])
 -- name: retire
-SELECT agent2389_v1.retire($1)
+SELECT agent2389_v1.retire($1, $2)
 -- name: seal
 SELECT agent2389_v1.seal($1)
 -- name: sealed_changes

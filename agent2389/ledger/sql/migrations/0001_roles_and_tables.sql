@@ -301,8 +301,10 @@ CREATE TABLE agent2389.intake_rejects (
 );
 
 CREATE TABLE agent2389.upkeep (
-    chore text PRIMARY KEY,
-    last_run timestamptz NOT NULL DEFAULT '-infinity'
+    tenant text NOT NULL,
+    chore text NOT NULL,
+    last_run timestamptz NOT NULL DEFAULT '-infinity',
+    PRIMARY KEY (tenant, chore)
 );
 
 CREATE TABLE agent2389.tombstones (

@@ -13,7 +13,8 @@ DO $$
 DECLARE name text;
 BEGIN
     FOREACH name IN ARRAY ARRAY['jobs', 'tasks', 'results', 'job_results', 'blobs', 'workspaces',
-        'events', 'board', 'outbox', 'agents', 'intake_rejects', 'tombstones', 'approvals', 'commands', 'pauses']
+        'events', 'board', 'outbox', 'agents', 'intake_rejects', 'tombstones', 'approvals', 'commands', 'pauses',
+        'upkeep']
     LOOP
         EXECUTE format('ALTER TABLE agent2389.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', name);
         EXECUTE format('CREATE POLICY own_tenant ON agent2389.%I TO agent2389_owner '
@@ -24,7 +25,7 @@ BEGIN
     ALTER TABLE agent2389.principals ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
     CREATE POLICY own_login ON agent2389.principals TO agent2389_owner USING (login = session_user);
     CREATE POLICY upkeep ON agent2389.principals TO agent2389_upkeep USING (true);
-    FOREACH name IN ARRAY ARRAY['meta', 'transitions', 'upkeep', 'buried_links']
+    FOREACH name IN ARRAY ARRAY['meta', 'transitions', 'buried_links']
     LOOP
         EXECUTE format('ALTER TABLE agent2389.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', name);
         EXECUTE format('CREATE POLICY everybody ON agent2389.%I '

@@ -216,8 +216,14 @@ END $$;
 -- had enough without them.
 CREATE FUNCTION agent2389.counts(task agent2389.tasks) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT task.verifies IS NULL AND (task.joins IS NULL OR NOT EXISTS (SELECT FROM agent2389.tasks j
-        WHERE j.tenant = task.tenant AND j.task_id = task.joins AND j.join_done >= j.join_needed))
+    SELECT task.verifies IS NULL AND (task.joins IS NULL OR NOT EXISTS (
+        WITH RECURSIVE up AS (
+            SELECT j.tenant, j.joins, j.join_done, j.join_needed FROM agent2389.tasks j
+            WHERE j.tenant = task.tenant AND j.task_id = task.joins
+            UNION ALL
+            SELECT j.tenant, j.joins, j.join_done, j.join_needed FROM up JOIN agent2389.tasks j
+                ON j.tenant = up.tenant AND j.task_id = up.joins)
+        SELECT FROM up WHERE join_done >= join_needed))
 $$;
 
 -- One incarnation as the fleet shows it.

@@ -8,6 +8,15 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         AND last_beat > clock_timestamp() - interval '30 seconds')
 $$;
 
+-- What a submission is told whose job has left a tombstone; null where there is none.
+CREATE FUNCTION agent2389.answer_of_the_buried(of_tenant text, job jsonb) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT jsonb_build_object('job_id', gone.job_id, 'state', gone.state, 'age_seconds',
+        extract(epoch FROM clock_timestamp() - gone.at), 'effects', agent2389.no_effects(), 'verdict',
+        CASE WHEN gone.content_hash = job ->> 'content_hash' THEN 'duplicate' ELSE 'conflict' END)
+    FROM agent2389.tombstones gone WHERE gone.tenant = of_tenant AND gone.job_id = job ->> 'job_id'
+$$;
+
 -- T1 to T3. `job` is records.NewJob as JSON; `first_task` the id of its first task.
 CREATE FUNCTION agent2389_v1.submit(job jsonb, first_task text) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -16,7 +25,6 @@ DECLARE
     known agent2389.jobs;
     made agent2389.jobs;
     task agent2389.tasks;
-    gone agent2389.tombstones;
     wanted_pool text := coalesce(job ->> 'capability', 'agent.' || (job ->> 'agent'));
     verdict text := 'accepted';
     remark text;
@@ -36,11 +44,9 @@ BEGIN
         RETURNING * INTO known;
     END IF;
     IF known.job_id IS NULL THEN
-        SELECT * INTO gone FROM agent2389.tombstones WHERE tenant = t AND job_id = job ->> 'job_id';
-        IF FOUND THEN
-            RETURN jsonb_build_object('job_id', gone.job_id, 'state', gone.state, 'age_seconds',
-                extract(epoch FROM clock_timestamp() - gone.at), 'effects', effects, 'verdict',
-                CASE WHEN gone.content_hash = job ->> 'content_hash' THEN 'duplicate' ELSE 'conflict' END);
+        answer := agent2389.answer_of_the_buried(t, job);
+        IF answer IS NOT NULL THEN
+            RETURN answer;
         END IF;
         IF ends <= clock_timestamp() AND NOT EXISTS (SELECT FROM agent2389.jobs
             WHERE tenant = t AND job_id = job ->> 'job_id') THEN
@@ -59,6 +65,12 @@ BEGIN
         ON CONFLICT (tenant, job_id) DO NOTHING RETURNING * INTO made;
         IF NOT FOUND THEN
             SELECT * INTO known FROM agent2389.jobs WHERE tenant = t AND job_id = job ->> 'job_id';
+        END IF;
+        -- Retention may have buried it since the first look; then the tombstone has the word.
+        answer := agent2389.answer_of_the_buried(t, job);
+        IF answer IS NOT NULL THEN
+            DELETE FROM agent2389.jobs WHERE tenant = t AND job_id = made.job_id;
+            RETURN answer;
         END IF;
     END IF;
     IF known.job_id IS NOT NULL THEN
@@ -155,7 +167,7 @@ BEGIN
         agent2389.note(t, of_job, NULL, 'job.cancel_requested', NULL, jsonb_build_object('actor', who)));
     -- The task that joins goes first, so that the end of its branches moves nothing any more.
     FOR task IN SELECT * FROM agent2389.tasks x WHERE x.tenant = t AND x.job_id = of_job
-        AND agent2389.is_open(x) ORDER BY x.join_needed IS NULL, x.task_id FOR UPDATE
+        AND agent2389.is_open(x) ORDER BY x.join_needed IS NULL, x.hop, x.task_id FOR UPDATE
     LOOP
         effects := agent2389.joined(effects, agent2389.call_off(task));
     END LOOP;

@@ -6,6 +6,10 @@ DECLARE
     t text := agent2389.current_tenant();
     names text[] := ARRAY(SELECT jsonb_array_elements_text(agent -> 'capabilities'));
 BEGIN
+    IF (agent ->> 'singleton')::boolean THEN
+        -- Two that start in one moment would each see nobody.
+        PERFORM pg_advisory_xact_lock(hashtextextended(t || ' ' || (agent ->> 'agent_id'), 2389));
+    END IF;
     IF (agent ->> 'singleton')::boolean AND EXISTS (SELECT FROM agent2389.agents
         WHERE tenant = t AND agent_id = agent ->> 'agent_id' AND incarnation <> agent ->> 'incarnation'
         AND state <> 'stopped' AND last_beat > clock_timestamp() - interval '30 seconds') THEN
@@ -87,7 +91,7 @@ BEGIN
             AND q.state = 'queued' AND greatest(q.run_after, q.queued_at) <= clock_timestamp() - interval '1 second'
             AND q.not_agent IS DISTINCT FROM me.agent_id),
         'due', (SELECT coalesce(jsonb_agg(i.key), '[]') FROM jsonb_each_text(intervals) i
-            LEFT JOIN agent2389.upkeep u ON u.chore = i.key
+            LEFT JOIN agent2389.upkeep u ON u.tenant = t AND u.chore = i.key
             WHERE coalesce(u.last_run, '-infinity')
                 < clock_timestamp() - make_interval(secs => 2 * i.value::double precision)),
         'ops_alive', EXISTS (SELECT FROM agent2389.agents o WHERE o.tenant = t AND o.role = 'ops'

@@ -1,67 +1,89 @@
--- Chores. Those that serve every tenant at once are handed to agent2389_upkeep at the end of this
--- file and see all rows through its policies; nobody else can call them across tenants.
+-- Chores. Each works for the tenant of its caller, whose rows are all that it sees (0002); what spans
+-- tenants, the sealed chain, belongs to agent2389_upkeep.
 
 CREATE FUNCTION agent2389_v1.take_chore(name text, every double precision) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE t text := agent2389.current_tenant();
 BEGIN
-    INSERT INTO agent2389.upkeep (chore) VALUES (name) ON CONFLICT DO NOTHING;
-    UPDATE agent2389.upkeep SET last_run = clock_timestamp() WHERE chore = (
-        SELECT chore FROM agent2389.upkeep WHERE chore = name
+    INSERT INTO agent2389.upkeep (tenant, chore) VALUES (t, name) ON CONFLICT DO NOTHING;
+    UPDATE agent2389.upkeep SET last_run = clock_timestamp() WHERE (tenant, chore) = (
+        SELECT tenant, chore FROM agent2389.upkeep WHERE tenant = t AND chore = name
         AND last_run <= clock_timestamp() - make_interval(secs => every) FOR UPDATE SKIP LOCKED);
     RETURN FOUND;
 END $$;
 
--- T8, T11, T20, T25, T27, T30.
-CREATE FUNCTION agent2389_v1.reap() RETURNS jsonb
+-- T8, T11, T20, T25, T27, T30. At most `most` tasks of each kind, so that a call stays short after an outage;
+-- a task that cannot be reaped is left alone with a warning and holds up no other.
+CREATE FUNCTION agent2389_v1.reap(most integer) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     late record;
-    job agent2389.jobs;
-    task agent2389.tasks;
     effects jsonb := agent2389.no_effects();
     moment timestamptz := clock_timestamp();
+    long_ago timestamptz := moment - interval '15 minutes';
 BEGIN
-    FOR late IN SELECT * FROM (
+    FOR late IN WITH unserved AS MATERIALIZED (
+            SELECT w.* FROM (SELECT DISTINCT q.tenant, q.pool, q.not_agent FROM agent2389.tasks q
+                WHERE q.state = 'queued' AND greatest(q.run_after, q.queued_at) <= long_ago) w
+            WHERE NOT agent2389.someone_lives(w.tenant, w.pool, w.not_agent))
+        SELECT * FROM (
             (SELECT tenant, job_id, task_id FROM agent2389.tasks
-                WHERE state IN ('assigned', 'acked', 'in_progress') AND lease_until <= moment LIMIT 500)
+                WHERE state IN ('assigned', 'acked', 'in_progress') AND lease_until <= moment LIMIT most)
             UNION (SELECT tenant, job_id, task_id FROM agent2389.tasks
                 WHERE state IN ('queued', 'waiting', 'forwarded', 'completed') AND (state <> 'completed' OR held IS NOT NULL)
-                    AND paused_at IS NULL AND deadline <= moment LIMIT 500)
+                    AND paused_at IS NULL AND deadline <= moment LIMIT most)
             UNION (SELECT tenant, job_id, task_id FROM agent2389.tasks
-                WHERE paused_at <= moment - interval '7 days' LIMIT 500)
+                WHERE paused_at <= moment - interval '7 days' LIMIT most)
             UNION (SELECT tenant, job_id, task_id FROM agent2389.tasks
                 WHERE state IN ('waiting', 'forwarded') AND run_after <= moment
-                    AND coalesce(waiting ->> 'for', 'timer') = 'timer' LIMIT 500)
-            UNION (SELECT q.tenant, q.job_id, q.task_id FROM agent2389.tasks q
-                WHERE q.state = 'queued' AND greatest(q.run_after, q.queued_at) <= moment - interval '15 minutes'
-                    AND NOT agent2389.someone_lives(q.tenant, q.pool, q.not_agent) LIMIT 100)) found
+                    AND coalesce(waiting ->> 'for', 'timer') = 'timer' LIMIT most)
+            UNION (SELECT q.tenant, q.job_id, q.task_id FROM agent2389.tasks q JOIN unserved w
+                    ON w.tenant = q.tenant AND w.pool = q.pool AND w.not_agent IS NOT DISTINCT FROM q.not_agent
+                WHERE q.state = 'queued' AND greatest(q.run_after, q.queued_at) <= long_ago LIMIT most)) found
         ORDER BY tenant, job_id, task_id
     LOOP
-        SELECT * INTO job FROM agent2389.jobs j
-        WHERE j.tenant = late.tenant AND j.job_id = late.job_id FOR UPDATE SKIP LOCKED;
-        CONTINUE WHEN NOT FOUND;
-        SELECT * INTO task FROM agent2389.tasks x
-        WHERE x.tenant = late.tenant AND x.task_id = late.task_id FOR UPDATE;
-        IF task.owner_incarnation IS NOT NULL THEN
-            CONTINUE WHEN task.lease_until > moment;
-            effects := agent2389.joined(effects, agent2389.reap_owned(task));
-        -- Something earlier in this run may have ended it.
-        ELSIF NOT agent2389.is_open(task) THEN
-            CONTINUE;
-        ELSIF (task.paused_at IS NULL AND task.deadline <= moment)
-            OR task.paused_at <= moment - interval '7 days' THEN
-            effects := agent2389.joined(effects, agent2389.end_task(task, 'expired', NULL, 'task.expired'));
-        ELSIF task.state = 'waiting' AND task.waiting ->> 'for' = 'timer' AND task.run_after <= moment THEN
-            effects := agent2389.joined(effects, agent2389.queue_again(task, 'task.resumed', '{}'));
-        ELSIF task.state = 'forwarded' AND task.run_after <= moment THEN
-            effects := agent2389.joined(effects, agent2389.forward_failed(task, 'no answer came in time'));
-        ELSIF task.state = 'queued' THEN
-            effects := agent2389.joined(effects, agent2389.ask_person(task, jsonb_build_object(
-                'code', 'internal_error', 'message', 'no live agent serves ' || task.pool || ' for 15 minutes'),
-                NULL, jsonb_build_object('reason', 'no_live_agent', 'pool', task.pool)));
-        END IF;
+        BEGIN
+            effects := agent2389.joined(effects,
+                agent2389.reap_one(late.tenant, late.job_id, late.task_id, moment, long_ago));
+        EXCEPTION WHEN OTHERS THEN
+            RAISE WARNING 'task % cannot be reaped: % (%)', late.task_id, SQLERRM, SQLSTATE;
+        END;
     END LOOP;
     RETURN effects;
+END $$;
+
+-- What is due of a task now that its job is locked: something else may have moved it since it was found.
+CREATE FUNCTION agent2389.reap_one(of_tenant text, of_job text, of_task text, moment timestamptz,
+    long_ago timestamptz) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE task agent2389.tasks;
+BEGIN
+    PERFORM FROM agent2389.jobs j WHERE j.tenant = of_tenant AND j.job_id = of_job FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN agent2389.no_effects();
+    END IF;
+    SELECT * INTO task FROM agent2389.tasks x WHERE x.tenant = of_tenant AND x.task_id = of_task FOR UPDATE;
+    IF task.owner_incarnation IS NOT NULL THEN
+        IF task.lease_until <= moment THEN
+            RETURN agent2389.reap_owned(task);
+        END IF;
+    -- Something earlier in this run may have ended it.
+    ELSIF NOT agent2389.is_open(task) THEN
+        RETURN agent2389.no_effects();
+    ELSIF (task.paused_at IS NULL AND task.deadline <= moment)
+        OR task.paused_at <= moment - interval '7 days' THEN
+        RETURN agent2389.end_task(task, 'expired', NULL, 'task.expired');
+    ELSIF task.state = 'waiting' AND task.waiting ->> 'for' = 'timer' AND task.run_after <= moment THEN
+        RETURN agent2389.queue_again(task, 'task.resumed', '{}');
+    ELSIF task.state = 'forwarded' AND task.run_after <= moment THEN
+        RETURN agent2389.forward_failed(task, 'no answer came in time');
+    ELSIF task.state = 'queued' AND greatest(task.run_after, task.queued_at) <= long_ago
+        AND NOT agent2389.someone_lives(task.tenant, task.pool, task.not_agent) THEN
+        RETURN agent2389.ask_person(task, jsonb_build_object(
+            'code', 'internal_error', 'message', 'no live agent serves ' || task.pool || ' for 15 minutes'),
+            NULL, jsonb_build_object('reason', 'no_live_agent', 'pool', task.pool));
+    END IF;
+    RETURN agent2389.no_effects();
 END $$;
 
 -- T8: an assignment that nobody acknowledged; T11: the owner is gone, and a third crash is poison.
@@ -242,52 +264,74 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Jobs that ended `keep_days` ago leave a tombstone: id and hash, so that a late repeat is still a repeat.
--- A job stays until the sealer has seen all of its events.
-CREATE FUNCTION agent2389.bury(most integer, keep_days double precision) RETURNS void
+-- A job stays until the sealer has seen all of its events. Returns how many went.
+CREATE FUNCTION agent2389.bury(most integer, keep_days double precision) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE old record;
+DECLARE
+    old agent2389.jobs;
+    buried integer := 0;
 BEGIN
-    FOR old IN SELECT tenant, job_id, content_hash, state FROM agent2389.jobs j
+    FOR old IN SELECT * FROM agent2389.jobs j
         WHERE finished_at < clock_timestamp() - make_interval(secs => keep_days * 86400)
             AND NOT EXISTS (SELECT FROM agent2389.events e WHERE e.tenant = j.tenant
                 AND e.job_id = j.job_id AND e.number IS NULL)
         ORDER BY finished_at LIMIT most FOR UPDATE SKIP LOCKED
     LOOP
-        INSERT INTO agent2389.tombstones (tenant, job_id, content_hash, state)
-        VALUES (old.tenant, old.job_id, old.content_hash, old.state);
-        DELETE FROM agent2389.workspaces w USING agent2389.tasks x WHERE w.tenant = x.tenant
-            AND w.task_id = x.task_id AND x.tenant = old.tenant AND x.job_id = old.job_id;
-        DELETE FROM agent2389.approvals WHERE tenant = old.tenant AND job_id = old.job_id;
-        DELETE FROM agent2389.results WHERE tenant = old.tenant AND job_id = old.job_id;
-        DELETE FROM agent2389.job_results WHERE tenant = old.tenant AND job_id = old.job_id;
-        DELETE FROM agent2389.tasks WHERE tenant = old.tenant AND job_id = old.job_id;
-        WITH gone AS (
-            DELETE FROM agent2389.events WHERE tenant = old.tenant AND job_id = old.job_id RETURNING *)
-        INSERT INTO agent2389.buried_links (number, previous_hash, hash)
-        SELECT number, previous_hash, hash FROM gone WHERE hash IS NOT NULL;
-        DELETE FROM agent2389.jobs WHERE tenant = old.tenant AND job_id = old.job_id;
-        UPDATE agent2389.board SET payload = NULL, version = version + 1, changed_at = clock_timestamp()
-        WHERE tenant = old.tenant AND kind = 'result' AND key = ARRAY[old.job_id] AND payload IS NOT NULL;
+        BEGIN
+            PERFORM agent2389.bury_one(old);
+            buried := buried + 1;
+        EXCEPTION WHEN OTHERS THEN
+            RAISE WARNING 'job % cannot be buried: % (%)', old.job_id, SQLERRM, SQLSTATE;
+        END;
     END LOOP;
-    -- Of the links before the oldest that is kept, the last hash is enough.
+    RETURN buried;
+END $$;
+
+CREATE FUNCTION agent2389.bury_one(old agent2389.jobs) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO agent2389.tombstones (tenant, job_id, content_hash, state)
+    VALUES (old.tenant, old.job_id, old.content_hash, old.state) ON CONFLICT DO NOTHING;
+    DELETE FROM agent2389.workspaces w USING agent2389.tasks x WHERE w.tenant = x.tenant
+        AND w.task_id = x.task_id AND x.tenant = old.tenant AND x.job_id = old.job_id;
+    DELETE FROM agent2389.approvals WHERE tenant = old.tenant AND job_id = old.job_id;
+    DELETE FROM agent2389.results WHERE tenant = old.tenant AND job_id = old.job_id;
+    DELETE FROM agent2389.job_results WHERE tenant = old.tenant AND job_id = old.job_id;
+    DELETE FROM agent2389.tasks WHERE tenant = old.tenant AND job_id = old.job_id;
+    WITH gone AS (
+        DELETE FROM agent2389.events WHERE tenant = old.tenant AND job_id = old.job_id RETURNING *)
+    INSERT INTO agent2389.buried_links (number, previous_hash, hash)
+    SELECT number, previous_hash, hash FROM gone WHERE hash IS NOT NULL;
+    DELETE FROM agent2389.jobs WHERE tenant = old.tenant AND job_id = old.job_id;
+    UPDATE agent2389.board SET payload = NULL, version = version + 1, changed_at = clock_timestamp()
+    WHERE tenant = old.tenant AND kind = 'result' AND key = ARRAY[old.job_id] AND payload IS NOT NULL;
+END $$;
+
+-- Of the links before the oldest that any tenant keeps, the last hash is enough.
+CREATE FUNCTION agent2389.forget_links() RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH forgotten AS (
         DELETE FROM agent2389.buried_links WHERE number < coalesce(
             (SELECT min(e.number) FROM agent2389.events e WHERE e.hash IS NOT NULL), number + 1)
         RETURNING number, hash)
     UPDATE agent2389.meta SET chain_begins = newest.hash
-    FROM (SELECT hash FROM forgotten ORDER BY number DESC LIMIT 1) newest;
-END $$;
+    FROM (SELECT hash FROM forgotten ORDER BY number DESC LIMIT 1) newest
+$$;
 
--- Retention, and the incarnations whose presence must be cleared from the broker.
-CREATE FUNCTION agent2389_v1.retire(keep_days double precision) RETURNS jsonb
+-- Retention: the incarnations whose presence must be cleared from the broker, and how many jobs were buried,
+-- at most `most`.
+CREATE FUNCTION agent2389_v1.retire(keep_days double precision, most integer) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE gone jsonb;
+DECLARE
+    gone jsonb;
+    buried integer;
 BEGIN
     UPDATE agent2389.board b SET payload = NULL, version = version + 1, changed_at = clock_timestamp()
     WHERE kind = 'result' AND payload IS NOT NULL AND EXISTS (SELECT FROM agent2389.job_results r
         WHERE r.tenant = b.tenant AND r.job_id = b.key[1] AND r.at < clock_timestamp() - interval '1 hour');
     DELETE FROM agent2389.intake_rejects WHERE at < clock_timestamp() - interval '7 days';
-    PERFORM agent2389.bury(200, keep_days);
+    buried := agent2389.bury(most, keep_days);
+    PERFORM agent2389.forget_links();
     DELETE FROM agent2389.tombstones WHERE at < clock_timestamp() - interval '30 days';
     WITH cleared AS (
         UPDATE agent2389.agents a SET presence_cleared = true WHERE NOT presence_cleared
@@ -295,5 +339,5 @@ BEGIN
         RETURNING a.*)
     SELECT coalesce(jsonb_agg(agent2389.agent_record(cleared, 0)), '[]') INTO gone FROM cleared;
     DELETE FROM agent2389.agents WHERE presence_cleared AND last_beat < clock_timestamp() - interval '1 day';
-    RETURN gone;
+    RETURN jsonb_build_object('agents', gone, 'jobs', buried);
 END $$;

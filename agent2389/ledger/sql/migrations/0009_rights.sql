@@ -5,7 +5,6 @@ GRANT USAGE ON SCHEMA agent2389_v1 TO agent2389_agent, agent2389_operator, agent
 GRANT USAGE ON SCHEMA agent2389 TO agent2389_upkeep;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA agent2389 TO agent2389_upkeep;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA agent2389 TO agent2389_upkeep;
-GRANT EXECUTE ON FUNCTION agent2389_v1.take_chore TO agent2389_upkeep;
 
 GRANT EXECUTE ON FUNCTION
     agent2389_v1.submit, agent2389_v1.reject, agent2389_v1.cancel,
@@ -32,18 +31,12 @@ GRANT EXECUTE ON FUNCTION
 GRANT EXECUTE ON FUNCTION agent2389_v1.board_reset, agent2389_v1.job TO agent2389_agent;
 
 -- These serve all tenants at once. Changing the owner needs CREATE on the schema for the new owner.
-GRANT CREATE ON SCHEMA agent2389_v1 TO agent2389_upkeep;
+GRANT CREATE ON SCHEMA agent2389, agent2389_v1 TO agent2389_upkeep;
 ALTER FUNCTION agent2389_v1.provision OWNER TO agent2389_upkeep;
-ALTER FUNCTION agent2389_v1.reap OWNER TO agent2389_upkeep;
-ALTER FUNCTION agent2389_v1.ring_due OWNER TO agent2389_upkeep;
-ALTER FUNCTION agent2389_v1.refresh_board OWNER TO agent2389_upkeep;
-ALTER FUNCTION agent2389_v1.lease_board OWNER TO agent2389_upkeep;
-ALTER FUNCTION agent2389_v1.board_sent OWNER TO agent2389_upkeep;
-ALTER FUNCTION agent2389_v1.board_reset OWNER TO agent2389_upkeep;
-ALTER FUNCTION agent2389_v1.take_outbox OWNER TO agent2389_upkeep;
-ALTER FUNCTION agent2389_v1.outbox_sent OWNER TO agent2389_upkeep;
-ALTER FUNCTION agent2389_v1.retire OWNER TO agent2389_upkeep;
-REVOKE CREATE ON SCHEMA agent2389_v1 FROM agent2389_upkeep;
-GRANT EXECUTE ON FUNCTION agent2389_v1.provision TO agent2389_owner;
+ALTER FUNCTION agent2389.forget_links OWNER TO agent2389_upkeep;
+REVOKE CREATE ON SCHEMA agent2389, agent2389_v1 FROM agent2389_upkeep;
+SET LOCAL ROLE agent2389_upkeep;
+GRANT EXECUTE ON FUNCTION agent2389_v1.provision, agent2389.forget_links TO agent2389_owner;
+SET LOCAL ROLE agent2389_owner;
 
 INSERT INTO agent2389.meta (ledger_version) VALUES (1);

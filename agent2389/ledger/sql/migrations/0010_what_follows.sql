@@ -147,7 +147,8 @@ DECLARE
     effects jsonb := agent2389.no_effects();
 BEGIN
     UPDATE agent2389.tasks SET join_done = join_done + well::integer, join_failed = join_failed + (NOT well)::integer
-    WHERE tenant = task.tenant AND task_id = task.joins AND state = 'waiting' RETURNING * INTO meeting;
+    WHERE tenant = task.tenant AND task_id = task.joins AND state = 'waiting' AND waiting ->> 'for' = 'join'
+    RETURNING * INTO meeting;
     IF NOT FOUND THEN
         RETURN effects;
     END IF;

@@ -150,6 +150,10 @@ BEGIN
         source.files, 'clone', source.priority, source.max_hops,
         source.budget, clock_timestamp() + (source.deadline - source.created_at), source.traceparent, 1, of_job)
     RETURNING * INTO made;
+    -- Looked at after the insert, which waits for a burial that is under way.
+    IF EXISTS (SELECT FROM agent2389.tombstones WHERE tenant = t AND job_id = new_id) THEN
+        RAISE EXCEPTION 'another job had this id' USING ERRCODE = 'A2409';
+    END IF;
     SELECT * INTO origin FROM agent2389.tasks x WHERE x.tenant = t AND x.job_id = of_job AND x.parent_task IS NULL;
     INSERT INTO agent2389.tasks (tenant, task_id, job_id, hop, pool, capability, bound_agent, instruction, input,
         next, reason, rank, deadline)
