@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from agent2389.ledger.journal import Message, TranscriptEntry
 from agent2389.ledger.memory_journal import MessagePlace
-from agent2389.ledger.memory_tables import Tables, TaskRecord, digest
+from agent2389.ledger.memory_tables import LONG_AGO, Tables, TaskRecord, digest
 
 YOUNG = timedelta(hours=1)
 
@@ -16,7 +16,10 @@ def keep(tables: Tables, task: TaskRecord, messages: Sequence[Message]) -> None:
     for message in messages:
         sha256 = digest(message.body.encode())
         journal.messages.setdefault((task.tenant, sha256), message.body)
-        journal.stored_at.setdefault((task.tenant, sha256), tables.now())
+        # One that comes again is young again, so that retention does not take it in the same moment.
+        stored_at = journal.stored_at.get((task.tenant, sha256), LONG_AGO)
+        if stored_at < tables.now() - YOUNG / 2:
+            journal.stored_at[task.tenant, sha256] = tables.now()
         place = (task.tenant, task.task_id, task.generation, message.step, message.slot)
         journal.transcript.setdefault(place, MessagePlace(message.kind, sha256, task.epoch, tables.now()))
 

@@ -19,6 +19,7 @@ KEEP_DAYS = 7.0
 SEALED_AT_ONCE = 1000
 REAPED_AT_ONCE = 100
 BURIED_AT_ONCE = 200
+FORGOTTEN_AT_ONCE = 1000
 MOST_ROUNDS = 50
 """Of one chore in a row, so that a mountain of work does not hold up the others of this process."""
 
@@ -123,7 +124,10 @@ class Chores:
             retired = await self._ledger.retire(self._keep_days, BURIED_AT_ONCE)
             await self._clear_presence(retired.agents)
             if retired.jobs < BURIED_AT_ONCE:
-                return
+                break
+        for _ in range(MOST_ROUNDS):
+            if await self._ledger.forget_messages(FORGOTTEN_AT_ONCE) < FORGOTTEN_AT_ONCE:
+                break
 
     async def _clear_presence(self, agents: Iterable[AgentRow]) -> None:
         for gone in agents:

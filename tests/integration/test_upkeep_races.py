@@ -126,8 +126,13 @@ async def test_retention_takes_all_that_is_old_in_one_run(lab: Lab, monkeypatch:
         await lab.ledger.submit(new_job(f"job-{number}"))
         await lab.ledger.cancel(f"job-{number}", "ann")
         await lab.age(f"job-{number}")
+    await lab.admin.execute(
+        "INSERT INTO agent2389.messages (tenant, sha256, body, at) VALUES "
+        "('default', sha256('old'), 'old', now() - interval '2 hours'), ('default', sha256('new'), 'new', now())"
+    )
     await Chores(lab.ledger, Silent()).run_due(["retention"])  # type: ignore[arg-type]
     assert await lab.ledger.jobs() == ()
+    assert await lab.admin.fetchval("SELECT array_agg(body) FROM agent2389.messages") == ["new"]
 
 
 async def test_a_repeat_that_meets_the_burial_of_its_job_is_still_a_repeat(lab: Lab) -> None:

@@ -116,10 +116,12 @@ END $$;
 -- Keeps messages: bodies once, places in the conversation as they are told.
 CREATE FUNCTION agent2389.keep_messages(task agent2389.tasks, items jsonb) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO agent2389.messages (tenant, sha256, body)
+    -- One that comes again is young again, so that retention does not take it in the same moment.
+    INSERT INTO agent2389.messages AS m (tenant, sha256, body)
     SELECT DISTINCT task.tenant, sha256(convert_to(i ->> 'body', 'UTF8')), i ->> 'body'
     FROM jsonb_array_elements(items) i
-    ORDER BY 2 ON CONFLICT DO NOTHING;
+    ORDER BY 2 ON CONFLICT (tenant, sha256) DO UPDATE SET at = clock_timestamp()
+        WHERE m.at < clock_timestamp() - interval '30 minutes';
     INSERT INTO agent2389.transcript (tenant, task_id, generation, step, slot, kind, sha256, epoch)
     SELECT task.tenant, task.task_id, task.generation, (i ->> 'step')::integer, (i ->> 'slot')::smallint,
         i ->> 'kind', sha256(convert_to(i ->> 'body', 'UTF8')), task.epoch
