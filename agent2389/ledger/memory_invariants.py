@@ -71,6 +71,11 @@ def _counters(tables: Tables) -> Iterator[str]:
             yield f"I8: job {key[1]} counts {job.open_tasks} open tasks and has {open_tasks[key]}"
         if job.hops != hops[key]:
             yield f"I8: job {key[1]} counts {job.hops} hops and has {hops[key]}"
+    judged = {(t.tenant, t.verifies) for t in tables.tasks.values() if t.is_open}
+    for key, task in tables.tasks.items():
+        awaits = task.state is TaskState.COMPLETED and task.held is not None
+        if awaits and key not in judged and task.deadline > tables.now():
+            yield f"I2: task {task.task_id} awaits a verdict that nobody is to give"
     slots = Counter((t.tenant, t.job_id, t.parent_task, t.slot) for t in tables.tasks.values())
     for slot, count in slots.items():
         if count > 1:

@@ -7,15 +7,17 @@ import msgspec
 
 from agent2389.errors import Conflict, InputRefused, NotFound
 from agent2389.ledger.memory_owners import written
-from agent2389.ledger.memory_parts import ALIVE, Gathered, job_state, note_job, note_task, wake_of
+from agent2389.ledger.memory_parts import ALIVE, Gathered, close_job, job_state, note_job, note_task, wake_of
 from agent2389.ledger.memory_tables import JobRecord, Tables, TaskRecord, digest
 from agent2389.ledger.memory_waiting import PERSON, keep_unowned
 from agent2389.ledger.memory_what_follows import (
     FEEDBACK_CHARACTERS,
+    NO_VERDICT,
     ask_person,
     call_off,
     end_task,
     go_on,
+    judge,
     problem_of,
     proposed_result,
     queue_again,
@@ -55,6 +57,8 @@ def decide(
         raise Conflict("the task proposed no result that could be accepted")
     if action == "answer" and not words:
         raise InputRefused("invalid", "an answer needs words")
+    if action in ("accept", "answer") and task.verifies is not None and onward is not None:
+        raise InputRefused("invalid", "nothing follows a verification but what it judges")
     gathered = Gathered()
     told = {} if words is None else {"words": words[:WORDS_CHARACTERS]}
     data: dict[str, object] = {"actor": actor, **told}
@@ -64,6 +68,8 @@ def decide(
     match action:
         case "cancel":
             end_task(tables, gathered, task, TaskState.CANCELLED)
+            if task.verifies is not None:
+                judge(tables, gathered, task, None, words or NO_VERDICT, person=f"{PERSON}{actor}")
         case "retry":
             restand(tables, task, current=None)
             task.begin_anew(0, words[:FEEDBACK_CHARACTERS] if words else None)
@@ -92,7 +98,10 @@ def _settle(
     words: str | None,
     onward: NextTask | None,
 ) -> None:
-    """The proposed result stands, or ``words`` are the result; then the way on."""
+    """The proposed result stands, or ``words`` are the result; then the way on.
+
+    Of a verification it is the verdict that the judged result stands.
+    """
     held = task.held or _nothing_more(tables, task, words or "")
     proposed = proposed_result(tables, task)
     restand(tables, task, current=proposed.epoch if proposed and words is None else None)
@@ -104,6 +113,11 @@ def _settle(
     task.held = task.paused_at = task.error = task.stop_requested = None
     task.finished_at = tables.now()
     note_task(tables, gathered, task, "task.completed", data={**data, "hop": task.hop})
+    if task.verifies is not None:
+        said = words if words is not None or proposed is None else proposed.payload.text
+        judge(tables, gathered, task, "approved", said or "", person=f"{PERSON}{data['actor']}")
+        close_job(tables, gathered, task, born=0)
+        return
     if onward is not None:
         held = msgspec.structs.replace(held, next=(onward,), join=None)
     go_on(tables, gathered, task, held)

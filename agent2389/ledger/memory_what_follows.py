@@ -21,6 +21,7 @@ from agent2389.wire.names import task_id_of
 BRANCH_CHARACTERS = 32_000
 FEEDBACK_CHARACTERS = 8000
 MESSAGE_CHARACTERS = 500
+NO_VERDICT = "the verification ended without a verdict"
 
 
 def problem_of(code: str, message: str) -> dict[str, str]:
@@ -49,9 +50,17 @@ def end_task(
         _call_off_branches(tables, gathered, task)
     if task.joins is not None:
         _branch_ended(tables, gathered, task, well=False)
-    elif task.verifies is not None and state is TaskState.DEAD:
-        judge(tables, gathered, task, None, "the verification ended without a verdict")
+    elif task.verifies is not None and _leaves_a_question(tables, task):
+        judge(tables, gathered, task, None, NO_VERDICT)
     close_job(tables, gathered, task, born=0)
+
+
+def _leaves_a_question(tables: Tables, verification: TaskRecord) -> bool:
+    """A result that has time left goes to a person when its verification took too long."""
+    judged = tables.tasks[verification.tenant, verification.verifies or ""]
+    if verification.state is TaskState.EXPIRED:
+        return judged.deadline > tables.now()
+    return verification.state is TaskState.DEAD
 
 
 def call_off(tables: Tables, gathered: Gathered, task: TaskRecord) -> None:
@@ -286,19 +295,31 @@ def ask_verdict(tables: Tables, gathered: Gathered, task: TaskRecord, done: Fini
     job.hops += 1
 
 
-def judge(tables: Tables, gathered: Gathered, by: TaskRecord, verdict: str | None, said: str) -> None:
-    """``verdict`` is approved, refused, or ``None``: none was reached and a person is asked (T31)."""
+def judge(
+    tables: Tables,
+    gathered: Gathered,
+    by: TaskRecord,
+    verdict: str | None,
+    said: str,
+    *,
+    person: str | None = None,
+) -> None:
+    """``verdict`` is approved, refused, or ``None``: none was reached and a person is asked (T31).
+
+    ``person`` ended the verification in place of the agent that had it.
+    """
     task = tables.tasks[by.tenant, by.verifies or ""]
     if task.state is not TaskState.COMPLETED or task.held is None:
         return
     problem = problem_of("internal_error", said or "the result was refused")
-    data = {"verdict": verdict, "by": by.agent_id, "message": problem["message"]}
+    agent_id = None if person else by.agent_id
+    data = {"verdict": verdict, "by": person or agent_id, "message": problem["message"]}
     if verdict == "approved":
         done = task.held
         restand(tables, task, current=task.epoch)
         task.move(TaskState.VERIFIED)
         task.held, task.finished_at = None, tables.now()
-        note_task(tables, gathered, task, "task.verified", agent_id=by.agent_id, data=data)
+        note_task(tables, gathered, task, "task.verified", agent_id=agent_id, data=data)
         go_on(tables, gathered, task, done)
         return
     if verdict == "refused":
@@ -308,7 +329,7 @@ def judge(tables: Tables, gathered: Gathered, by: TaskRecord, verdict: str | Non
             task.error = problem
             queue_again(tables, gathered, task, "task.refused", data=data)
             return
-    ask_person(tables, gathered, task, problem, data=data, agent_id=by.agent_id)
+    ask_person(tables, gathered, task, problem, data=data, agent_id=agent_id)
 
 
 def restand(tables: Tables, task: TaskRecord, *, current: int | None) -> None:

@@ -245,6 +245,45 @@ async def test_no_verdict_goes_to_a_person_and_fails_nothing(ledger: SteppedLedg
     assert (await _state(ledger), await _final(ledger)) == (JobState.COMPLETED, "42")
 
 
+async def _judge_asks_a_person(ledger: SteppedLedger, *next_: NextTask) -> tuple[Claim, Claim]:
+    made, verdict = await _judged(ledger, *next_)
+    await ledger.finish(verdict.fence, finish("I cannot tell", escalate=True), "job-1")
+    return made, verdict
+
+
+@pytest.mark.parametrize("action", ["accept", "answer"])
+async def test_a_person_in_the_judges_place_lets_the_result_stand(ledger: SteppedLedger, action: str) -> None:
+    made, verdict = await _judge_asks_a_person(ledger, NextTask(capability="writing"))
+    written = await ledger.decide(verdict.fence.task_id, action, job_id="job-1", actor="ann", words="it is")
+    assert (written.task_state, [wake.pool for wake in written.effects.wakes]) == (
+        TaskState.COMPLETED,
+        ["writing"],
+    )
+    detail = await ledger.job("job-1")
+    assert {t.task_id: t.state for t in detail.tasks}[made.fence.task_id] is TaskState.VERIFIED
+    (change,) = [c for c in detail.changes if c.type == "task.verified"]
+    assert (change.agent_id, change.data["by"]) == (None, "person:ann")
+    last = await claim_one(ledger, "r1-incarnation")
+    await ledger.finish(last.fence, finish("the end"), "job-1")
+    assert (await _state(ledger), await _final(ledger)) == (JobState.COMPLETED, "the end")
+
+
+async def test_a_verification_that_a_person_ends_leaves_its_question(ledger: SteppedLedger) -> None:
+    made, verdict = await _judge_asks_a_person(ledger)
+    written = await ledger.decide(verdict.fence.task_id, "cancel", job_id="job-1", actor="ann")
+    assert (written.task_state, written.job_state) == (TaskState.CANCELLED, JobState.WAITING)
+    await ledger.decide(made.fence.task_id, "accept", job_id="job-1", actor="ann")
+    assert (await _state(ledger), await _final(ledger)) == (JobState.COMPLETED, "42")
+
+
+async def test_nothing_else_follows_a_verification(ledger: SteppedLedger) -> None:
+    _, verdict = await _judge_asks_a_person(ledger)
+    onward = NextTask(capability="writing")
+    with pytest.raises(InputRefused):
+        await ledger.decide(verdict.fence.task_id, "accept", job_id="job-1", actor="ann", next=onward)
+    assert await _state(ledger) is JobState.WAITING
+
+
 async def test_a_person_may_speak_before_the_judge(ledger: SteppedLedger) -> None:
     await join(ledger, "r1", "research")
     await ledger.submit(new_job())

@@ -123,7 +123,10 @@ BEGIN
     END IF;
     IF task.joins IS NOT NULL THEN
         effects := agent2389.joined(effects, agent2389.branch_ended(task, false));
-    ELSIF task.verifies IS NOT NULL AND into_state = 'dead' THEN
+    -- A result that has time left goes to a person when its verification took too long; one without expires, too.
+    ELSIF task.verifies IS NOT NULL AND (into_state = 'dead' OR into_state = 'expired' AND EXISTS (
+        SELECT FROM agent2389.tasks j WHERE j.tenant = task.tenant AND j.task_id = task.verifies
+            AND j.deadline > clock_timestamp())) THEN
         effects := agent2389.joined(effects, agent2389.judged(task.tenant, task.verifies, NULL,
             'the verification ended without a verdict', task.owner_agent));
     END IF;

@@ -219,7 +219,8 @@ BEGIN
     RETURN agent2389.joined(effects, agent2389.close_job(task.tenant, task.job_id, task.task_id, 1, 0));
 END $$;
 
--- `verdict` is approved, refused, or NULL: none was reached and a person is asked (T31).
+-- `verdict` is approved, refused, or NULL: none was reached and a person is asked (T31). `who` is an agent, or
+-- `person:` and a name.
 CREATE FUNCTION agent2389.judged(
     of_tenant text, of_task text, verdict text, said text, who text
 ) RETURNS jsonb
@@ -230,6 +231,7 @@ DECLARE
     problem jsonb := jsonb_build_object('code', 'internal_error', 'message',
         left(coalesce(nullif(said, ''), 'the result was refused'), 500));
     detail jsonb := jsonb_build_object('verdict', verdict, 'by', who, 'message', problem ->> 'message');
+    of_agent text := CASE WHEN starts_with(who, 'person:') THEN NULL ELSE who END;
     effects jsonb := agent2389.no_effects();
 BEGIN
     SELECT * INTO task FROM agent2389.tasks x WHERE x.tenant = of_tenant AND x.task_id = of_task FOR UPDATE;
@@ -243,7 +245,7 @@ BEGIN
         UPDATE agent2389.tasks SET state = 'verified', held = NULL, finished_at = clock_timestamp()
         WHERE tenant = of_tenant AND task_id = of_task;
         effects := agent2389.with_effect(effects, 'changes',
-            agent2389.note(of_tenant, task.job_id, of_task, 'task.verified', who, detail));
+            agent2389.note(of_tenant, task.job_id, of_task, 'task.verified', of_agent, detail));
         RETURN agent2389.joined(effects, agent2389.go_on(task, body));
     END IF;
     IF verdict = 'refused' THEN
@@ -255,7 +257,7 @@ BEGIN
             RETURN agent2389.queue_again(task, 'task.refused', detail);
         END IF;
     END IF;
-    RETURN agent2389.ask_person(task, problem, who, detail);
+    RETURN agent2389.ask_person(task, problem, of_agent, detail);
 END $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA agent2389 FROM PUBLIC;

@@ -2,6 +2,8 @@
 
 -- T21, and a person's word in place of a judge's. `action`: retry (with guidance in `words`), accept (the
 -- proposed result stands), answer (`words` are the result), cancel. `body` may name a hand-off in `next`.
+-- About a verification, accept and answer are the verdict that the judged result stands; cancelled, it ends
+-- without a verdict and a person is asked about the judged result itself (T31).
 CREATE FUNCTION agent2389_v1.decide(of_task text, action text, words text, who text, body jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -31,6 +33,10 @@ BEGIN
     effects := agent2389.joined(effects, agent2389.call_off_verdict(task));
     IF action = 'cancel' THEN
         effects := agent2389.joined(effects, agent2389.end_task(task, 'cancelled', NULL, 'task.cancelled'));
+        IF task.verifies IS NOT NULL THEN
+            effects := agent2389.joined(effects, agent2389.judged(t, task.verifies, NULL,
+                coalesce(nullif(words, ''), 'the verification ended without a verdict'), 'person:' || who));
+        END IF;
         RETURN agent2389.written('ok', t, of_task, effects);
     ELSIF action = 'retry' THEN
         UPDATE agent2389.results SET standing = 'superseded'
@@ -46,6 +52,8 @@ BEGIN
         RAISE EXCEPTION 'the task proposed no result that could be accepted' USING ERRCODE = 'A2409';
     ELSIF action = 'answer' AND coalesce(words, '') = '' THEN
         RAISE EXCEPTION 'an answer needs words' USING ERRCODE = 'A2001', DETAIL = 'invalid';
+    ELSIF task.verifies IS NOT NULL AND body IS NOT NULL THEN
+        RAISE EXCEPTION 'nothing follows a verification but what it judges' USING ERRCODE = 'A2001', DETAIL = 'invalid';
     END IF;
     way_on := jsonb_build_object('next', '[]'::jsonb, 'manifest', coalesce((SELECT manifest
             FROM agent2389.workspaces w WHERE w.tenant = t AND w.task_id = of_task), '{}'))
@@ -67,7 +75,13 @@ BEGIN
     WHERE tenant = t AND task_id = of_task;
     effects := agent2389.with_effect(effects, 'changes',
         agent2389.note(t, parent, of_task, 'task.completed', NULL, detail || jsonb_build_object('hop', task.hop)));
-    effects := agent2389.joined(effects, agent2389.go_on(task, way_on));
+    IF task.verifies IS NULL THEN
+        effects := agent2389.joined(effects, agent2389.go_on(task, way_on));
+    ELSE
+        effects := agent2389.joined(effects, agent2389.judged(t, task.verifies, 'approved',
+            CASE action WHEN 'answer' THEN words ELSE proposed.payload ->> 'text' END, 'person:' || who));
+        effects := agent2389.joined(effects, agent2389.close_job(t, parent, of_task, 1, 0));
+    END IF;
     RETURN agent2389.written('ok', t, of_task, effects);
 END $$;
 
