@@ -47,13 +47,20 @@ def wait(tables: Tables, tenant: str, fence: Fence, waiting: Waiting) -> Written
 
 
 def _ask(tables: Tables, task: TaskRecord, request: ApprovalRequest) -> None:
-    known = {
-        (row.task_id, row.tool, row.arguments_sha256)
-        for (tenant, _), row in tables.approvals.items()
-        if tenant == task.tenant
-    }
-    if (task.task_id, request.tool, request.arguments_sha256) in known:
-        return
+    wanted = (task.tenant, task.task_id, request.tool, request.arguments_sha256)
+    known = next(
+        (
+            row
+            for (tenant, _), row in tables.approvals.items()
+            if (tenant, row.task_id, row.tool, row.arguments_sha256) == wanted
+        ),
+        None,
+    )
+    if known is not None:
+        if known.state != "withdrawn":
+            return
+        # A question that was withdrawn is asked again under its old id.
+        request = msgspec.structs.replace(request, approval_id=known.approval_id)
     asked = ApprovalRow(
         **{**msgspec.structs.asdict(request), "question": request.question[:QUESTION_CHARACTERS]},
         job_id=task.job_id,

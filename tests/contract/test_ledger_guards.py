@@ -74,6 +74,10 @@ WRONG = {
         "UPDATE agent2389.approvals SET state = 'rejected' WHERE state = 'approved'",
         "A2903",
     ),
+    "decision about what was withdrawn": (
+        "UPDATE agent2389.approvals SET state = 'approved' WHERE state = 'withdrawn'",
+        "A2903",
+    ),
     "other arguments": ("UPDATE agent2389.approvals SET arguments = '[]' WHERE state = 'pending'", "A2903"),
     **{
         f"delete of {table}": (f"DELETE FROM agent2389.{table}", "A2903")
@@ -134,10 +138,13 @@ async def _filled(databases: Databases) -> asyncpg.Connection:
             arguments_sha256=f"{number:064x}",
             question="may I?",
         )
-        for number in range(2)
+        for number in range(3)
     )
-    await ledger.wait(claim.fence, Waiting(reason="approval", approvals=asked))
+    await ledger.wait(claim.fence, Waiting(reason="approval", approvals=asked[:2]))
     await ledger.decide_approval("approval-0", "approved", asked[0].arguments_sha256, "ann")
+    claim = await begun("withdrawn")
+    await ledger.wait(claim.fence, Waiting(reason="approval", approvals=asked[2:]))
+    await ledger.cancel("withdrawn", "me")
     await begun("owned")
     await ledger.submit(new_job("waits"))
     await ledger.close()
@@ -175,6 +182,10 @@ def test_a_wrong_row_is_refused_whoever_writes_it(filled: Ledger, wrong: str) ->
         (
             "UPDATE agent2389.approvals SET state = 'withdrawn', decided_at = now() WHERE state = 'pending'",
             "SELECT FROM agent2389.approvals WHERE state = 'pending'",
+        ),
+        (
+            "UPDATE agent2389.approvals SET state = 'pending', decided_at = NULL WHERE state = 'withdrawn'",
+            "SELECT FROM agent2389.approvals WHERE state = 'withdrawn'",
         ),
     ],
 )

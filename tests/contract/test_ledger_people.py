@@ -397,6 +397,22 @@ async def test_the_end_of_a_task_withdraws_its_questions(ledger: SteppedLedger) 
     assert [row.state for row in await ledger.approvals()] == ["withdrawn"]
 
 
+async def test_a_withdrawn_question_is_asked_again(ledger: SteppedLedger) -> None:
+    asked = _request()
+    fence = await _asking(ledger, asked)
+    await ledger.decide(fence.task_id, "retry", job_id="job-1", actor="ann", words="look again")
+    claim = await claim_one(ledger, "r1-incarnation")
+    assert list(claim.approvals.values()) == ["withdrawn"]
+    written = await ledger.wait(claim.fence, Waiting(reason="approval", approvals=(_request(name="a-2"),)))
+    assert (written.verdict, written.job_state) == ("ok", JobState.WAITING)
+    (row,) = await ledger.approvals()
+    assert (row.approval_id, row.state, row.decided_at) == ("a-1", "pending", None)
+    (shown,) = [row for row in await ledger.lease_board(50) if row.kind == "approval"]
+    assert shown.payload is not None
+    decided = await ledger.decide_approval("a-1", "approved", asked.arguments_sha256, "ann")
+    assert [wake.task_id for wake in decided.effects.wakes] == [fence.task_id]
+
+
 # T5, T8: assignment -----------------------------------------------------------------------
 
 

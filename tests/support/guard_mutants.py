@@ -162,7 +162,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "NEW.epoch, NEW.payload, NEW.token_hash)",
         "NEW.epoch, OLD.payload, NEW.token_hash)",
     ),
-    _guards("approvals are decided twice", "IF OLD.state <> 'pending' OR (", "IF false OR ("),
+    _guards(
+        "approvals are decided twice", "IF OLD.state <> 'pending' AND (OLD.state,", "IF false AND (OLD.state,"
+    ),
+    _guards(
+        "withdrawn approvals are decided",
+        "(OLD.state, NEW.state) <> ('withdrawn', 'pending')",
+        "OLD.state <> 'withdrawn'",
+    ),
     _guards(
         "arguments of approvals may change",
         "NEW.arguments, NEW.arguments_sha256)",

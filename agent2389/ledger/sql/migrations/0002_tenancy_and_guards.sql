@@ -128,7 +128,9 @@ CREATE TRIGGER guard BEFORE UPDATE ON agent2389.results
 CREATE FUNCTION agent2389.guard_approval() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF OLD.state <> 'pending' OR (NEW.approval_id, NEW.task_id, NEW.arguments, NEW.arguments_sha256)
+    -- A question that was withdrawn may be asked again.
+    IF OLD.state <> 'pending' AND (OLD.state, NEW.state) <> ('withdrawn', 'pending')
+        OR (NEW.approval_id, NEW.task_id, NEW.arguments, NEW.arguments_sha256)
         IS DISTINCT FROM (OLD.approval_id, OLD.task_id, OLD.arguments, OLD.arguments_sha256) THEN
         RAISE EXCEPTION 'an approval is decided once' USING ERRCODE = 'A2903';
     END IF;

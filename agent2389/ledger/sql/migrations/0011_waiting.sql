@@ -1,7 +1,8 @@
 -- What an owner waits for: a timer, a person, approvals of exact tool calls. Tasks sent to foreign agents.
 
 -- T24: the lease is given up, the journal stays. `body` is records.Waiting as JSON. Nothing left to
--- wait for answers `already`: the owner looks at the decisions and goes on.
+-- wait for answers `already`: the owner looks at the decisions and goes on. A question that was withdrawn
+-- is asked again under its old id.
 CREATE FUNCTION agent2389_v1.wait(of_task text, of_epoch integer, token text, body jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -19,10 +20,13 @@ BEGIN
     END IF;
     FOR item IN SELECT value FROM jsonb_array_elements(coalesce(body -> 'approvals', '[]'))
     LOOP
-        INSERT INTO agent2389.approvals (tenant, approval_id, job_id, task_id, tool, arguments, arguments_sha256, question)
+        INSERT INTO agent2389.approvals AS p (tenant, approval_id, job_id, task_id, tool, arguments, arguments_sha256,
+            question)
         VALUES (t, item ->> 'approval_id', (f.task).job_id, of_task, item ->> 'tool', item ->> 'arguments',
             item ->> 'arguments_sha256', left(item ->> 'question', 2000))
-        ON CONFLICT (tenant, task_id, tool, arguments_sha256) DO NOTHING RETURNING * INTO asked;
+        ON CONFLICT (tenant, task_id, tool, arguments_sha256) DO UPDATE
+            SET state = 'pending', question = EXCLUDED.question, asked_at = clock_timestamp(), decided_at = NULL
+            WHERE p.state = 'withdrawn' RETURNING * INTO asked;
         IF FOUND THEN
             PERFORM agent2389.show_on_board(t, 'approval', ARRAY[asked.approval_id], jsonb_build_object(
                 'approval_id', asked.approval_id, 'job_id', asked.job_id, 'task_id', asked.task_id,
