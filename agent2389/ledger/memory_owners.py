@@ -125,7 +125,7 @@ def _complete(
 
 
 def fail(tables: Tables, tenant: str, fence: Fence, failure: Failure) -> Written:
-    """T12 to T14: another attempt after full-jitter back-off, else dead."""
+    """T12 to T14: another attempt after full-jitter back-off, else dead; what a person took goes there."""
     task, verdict = judge_fence(tables, tenant, fence)
     if verdict not in ("ok", "cancel"):
         return refuse(tables, task, fence, "fail", failure.message)
@@ -134,13 +134,14 @@ def fail(tables: Tables, tenant: str, fence: Fence, failure: Failure) -> Written
     book(tables.job_of(task), failure.usage)
     if failure.partial:
         keep_result(tables, task, TaskResult(text=failure.partial), standing="proposed", usage=failure.usage)
+    taken = task.stop_requested == "escalate"
     if task.stop_requested == "cancel":
         end_task(tables, gathered, task, TaskState.CANCELLED)
-    elif failure.retryable and task.attempt + 1 < task.max_attempts:
+    elif not taken and failure.retryable and task.attempt + 1 < task.max_attempts:
         _try_again(tables, gathered, task, problem, failure.retry_after or 0.0)
     else:
         task.begin_anew(min(task.attempt + 1, task.max_attempts))
-        if failure.escalate:
+        if taken or failure.escalate:
             ask_person(tables, gathered, task, problem, data=dict(problem), agent_id=task.agent_id)
         else:
             end_task(tables, gathered, task, TaskState.DEAD, problem)

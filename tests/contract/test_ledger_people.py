@@ -144,6 +144,19 @@ async def test_a_person_takes_owned_work_through_the_beat(ledger: SteppedLedger)
     assert await _final(ledger) == "half"
 
 
+@pytest.mark.parametrize("retryable", [True, False])
+async def test_a_failure_goes_to_the_person_who_took_the_task(ledger: SteppedLedger, retryable: bool) -> None:
+    incarnation = await join(ledger)
+    await ledger.submit(new_job())
+    claim = await claim_one(ledger, incarnation)
+    await ledger.escalate("job-1", "ann", reason="let me see")
+    failure = Failure(code="llm_error", message="no", retryable=retryable, partial="half")
+    written = await ledger.fail(claim.fence, failure)
+    assert (written.task_state, written.job_state) == (TaskState.ESCALATED, JobState.WAITING)
+    await ledger.decide(claim.fence.task_id, "accept", job_id="job-1", actor="ann")
+    assert await _final(ledger) == "half"
+
+
 async def test_escalated_work_can_still_be_cancelled(ledger: SteppedLedger) -> None:
     await _escalated(ledger)
     assert (await ledger.cancel("job-1", "ann")).job_state is JobState.CANCELLED

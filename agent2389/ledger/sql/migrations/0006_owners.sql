@@ -118,6 +118,7 @@ BEGIN
 END $$;
 
 -- T12 to T14. Full-jitter back-off between 0 and 2 s x 2^attempt, at most 300 s; at least `wait` seconds.
+-- A task that a person took (T28) goes to that person, whatever became of the attempt.
 CREATE FUNCTION agent2389_v1.fail(of_task text, of_epoch integer, token text, body jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -126,10 +127,12 @@ DECLARE
     task agent2389.tasks;
     problem jsonb := jsonb_build_object('code', body ->> 'code', 'message', left(body ->> 'message', 500));
     wait double precision;
+    taken boolean;
     effects jsonb := agent2389.no_effects();
 BEGIN
     SELECT * INTO f FROM agent2389.take_fenced(t, of_task, of_epoch, token);
     task := f.task;
+    taken := coalesce(task.stop_requested = 'escalate', false);
     IF f.verdict NOT IN ('ok', 'cancel') THEN
         RETURN agent2389.refuse(task, of_epoch, 'fail', body ->> 'message');
     END IF;
@@ -143,7 +146,7 @@ BEGIN
     END IF;
     IF f.verdict = 'cancel' AND task.stop_requested = 'cancel' THEN
         effects := agent2389.end_task(task, 'cancelled', NULL, 'task.cancelled');
-    ELSIF (body ->> 'retryable')::boolean AND task.attempt + 1 < task.max_attempts THEN
+    ELSIF NOT taken AND (body ->> 'retryable')::boolean AND task.attempt + 1 < task.max_attempts THEN
         wait := greatest(coalesce((body ->> 'retry_after')::double precision, 0),
             least(300, 2 * power(2, task.attempt)) * random());
         UPDATE agent2389.tasks SET state = 'queued', attempt = attempt + 1, error = problem,
@@ -156,7 +159,7 @@ BEGIN
     ELSE
         UPDATE agent2389.tasks SET attempt = least(attempt + 1, max_attempts)
         WHERE tenant = t AND task_id = of_task;
-        effects := CASE WHEN (body ->> 'escalate')::boolean
+        effects := CASE WHEN taken OR (body ->> 'escalate')::boolean
             THEN agent2389.ask_person(task, problem, task.owner_agent, problem)
             ELSE agent2389.end_task(task, 'dead', problem, 'task.dead') END;
     END IF;
