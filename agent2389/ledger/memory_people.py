@@ -16,6 +16,7 @@ from agent2389.ledger.memory_what_follows import (
     ask_person,
     call_off,
     end_task,
+    give_time_back,
     go_on,
     judge,
     problem_of,
@@ -65,6 +66,7 @@ def decide(
     note_task(tables, gathered, task, f"task.{action}_by_person", data=data)
     withdraw_approvals(tables, task)
     _call_off_verdict(tables, gathered, task)
+    give_time_back(tables, task)
     match action:
         case "cancel":
             end_task(tables, gathered, task, TaskState.CANCELLED)

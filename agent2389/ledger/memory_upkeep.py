@@ -8,7 +8,13 @@ from agent2389.ledger.memory_parts import ALIVE, Gathered, show_on_board, someon
 from agent2389.ledger.memory_reads import agent_row
 from agent2389.ledger.memory_tables import LONG_AGO, Tables, TaskRecord, Tombstone
 from agent2389.ledger.memory_waiting import forward_failed
-from agent2389.ledger.memory_what_follows import ask_person, end_task, problem_of, queue_again
+from agent2389.ledger.memory_what_follows import (
+    ask_person,
+    end_task,
+    problem_of,
+    queue_again,
+    waits_on_person,
+)
 from agent2389.ledger.records import Delivery, Effects, Wake
 from agent2389.ledger.states import AgentState, TaskState
 from agent2389.ledger.views import Retired
@@ -46,7 +52,7 @@ def reap(tables: Tables, tenant: str, limit: int) -> Effects:
                 _take_from_owner(tables, gathered, task)
         elif not task.is_open:
             continue
-        elif _out_of_time(task, moment):
+        elif _out_of_time(tables, task, moment):
             end_task(tables, gathered, task, TaskState.EXPIRED)
         elif task.waiting == "timer" and task.run_after <= moment:
             queue_again(tables, gathered, task, "task.resumed", data={})
@@ -59,11 +65,12 @@ def reap(tables: Tables, tenant: str, limit: int) -> Effects:
     return gathered.effects()
 
 
-def _out_of_time(task: TaskRecord, moment: datetime) -> bool:
+def _out_of_time(tables: Tables, task: TaskRecord, moment: datetime) -> bool:
     """Deadlines do not run while a person is asked; people have seven days."""
     if task.paused_at is not None:
         return task.paused_at <= moment - PEOPLE_HAVE
-    return task.state is not TaskState.ESCALATED and task.deadline <= moment
+    passed = task.state is not TaskState.ESCALATED and task.deadline <= moment
+    return passed and not waits_on_person(tables, task)
 
 
 def _nobody_came(tables: Tables, task: TaskRecord, moment: datetime) -> bool:

@@ -40,6 +40,8 @@ def end_task(
     problem: dict[str, str] | None = None,
 ) -> None:
     """End one task without a result that counts and, with the last one, its job."""
+    if state is not TaskState.EXPIRED:
+        give_time_back(tables, task)
     task.move(state)
     task.error = problem or task.error
     task.held = task.paused_at = None
@@ -73,6 +75,29 @@ def call_off(tables: Tables, gathered: Gathered, task: TaskRecord) -> None:
         task.stop_requested = "cancel"
 
 
+def waits_on_person(tables: Tables, task: TaskRecord) -> bool:
+    """Whether a person has the word about something that the task waits for."""
+    return any(
+        other.is_open
+        and task.task_id in (other.joins, other.verifies)
+        and (other.paused_at is not None or waits_on_person(tables, other))
+        for other in tables.tasks_of(task.tenant, task.job_id)
+    )
+
+
+def give_time_back(tables: Tables, task: TaskRecord) -> None:
+    """End a pause: the deadline moves by it, and whatever waits for the task has at least as long."""
+    if task.paused_at is None:
+        return
+    task.deadline += tables.now() - task.paused_at
+    task.paused_at = None
+    above = tables.tasks.get((task.tenant, task.verifies or task.joins or ""))
+    while above is not None:
+        if above.is_open:
+            above.deadline = max(above.deadline, task.deadline)
+        above = tables.tasks.get((above.tenant, above.verifies or above.joins or ""))
+
+
 def queue_again(
     tables: Tables,
     gathered: Gathered,
@@ -84,10 +109,9 @@ def queue_again(
 ) -> None:
     """Back to the queue, at once or after ``wait`` seconds; a person's time is added to the deadline."""
     now = tables.now()
-    if task.paused_at is not None:
-        task.deadline += now - task.paused_at
+    give_time_back(tables, task)
     task.move(TaskState.QUEUED)
-    task.held = task.paused_at = task.finished_at = None
+    task.held = task.finished_at = None
     task.run_after, task.rung = now + timedelta(seconds=wait), wait <= 0
     if wait <= 0:
         gathered.wakes.append(wake_of(task))

@@ -13,9 +13,9 @@ from tests.support.stepped import SteppedLedger
 WHO = "r1-incarnation"
 
 
-async def _split(ledger: SteppedLedger, needed: int, branches: int = 3) -> list[Claim]:
+async def _split(ledger: SteppedLedger, needed: int, branches: int = 3, **changes: Any) -> list[Claim]:
     await join(ledger, "r1", "research", "writing", "merging")
-    await ledger.submit(new_job())
+    await ledger.submit(new_job(**changes))
     first = await claim_one(ledger, WHO)
     items = tuple(NextTask(slot=slot, capability="writing") for slot in range(branches))
     meeting = Join(needed=needed, task=NextTask(slot=branches, capability="merging", instruction="merge"))
@@ -118,6 +118,32 @@ async def test_cancel_ends_branches_and_join(ledger: SteppedLedger) -> None:
     for claim in claims:
         await ledger.stop_task(claim.fence, "")
     assert (await ledger.job("job-1")).job.state is JobState.CANCELLED
+
+
+async def test_a_join_does_not_expire_while_a_person_has_a_branch(ledger: SteppedLedger) -> None:
+    one, two = await _split(ledger, 2, 2, deadline=ledger.time() + timedelta(seconds=1.5))
+    await _end(ledger, one, "a")
+    await _end(ledger, two, "b", escalate=True)
+    await ledger.advance(1.6)
+    await ledger.reap()
+    assert (await ledger.job("job-1")).job.state is JobState.WAITING
+    await ledger.decide(two.fence.task_id, "accept", job_id="job-1", actor="ann")
+    await ledger.reap()
+    assert [branch["text"] for branch in (await claim_one(ledger, WHO)).input["branches"]] == ["a", "b"]
+
+
+async def test_a_join_waits_for_the_verification_of_a_branch(ledger: SteppedLedger) -> None:
+    one, two = await _split(ledger, 2, 2, deadline=ledger.time() + timedelta(seconds=1.5))
+    await join(ledger, "j1", "judging")
+    await _end(ledger, one, "a")
+    await _end(ledger, two, "b", verify=NextTask(capability="judging"))
+    verdict = await claim_one(ledger, "j1-incarnation")
+    await _end(ledger, verdict, "who knows", escalate=True)
+    await ledger.advance(1.6)
+    await ledger.reap()
+    await ledger.decide(verdict.fence.task_id, "accept", job_id="job-1", actor="ann")
+    await ledger.reap()
+    assert (await claim_one(ledger, WHO)).capability == "merging"
 
 
 async def test_branches_count_against_the_hop_limit(ledger: SteppedLedger) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -200,10 +201,10 @@ async def test_a_correction_is_a_completed_clone(ledger: SteppedLedger) -> None:
 # T16, T17, T31: verdicts --------------------------------------------------------------
 
 
-async def _judged(ledger: SteppedLedger, *next_: NextTask) -> tuple[Claim, Claim]:
+async def _judged(ledger: SteppedLedger, *next_: NextTask, **changes: Any) -> tuple[Claim, Claim]:
     await join(ledger, "r1", "research", "writing", "judging")
     await join(ledger, "j1", "judging")
-    await ledger.submit(new_job())
+    await ledger.submit(new_job(**changes))
     made = await claim_one(ledger, "r1-incarnation")
     written = await ledger.finish(made.fence, finish("42", *next_, verify=JUDGE), "job-1")
     assert (written.task_state, written.job_state) == (TaskState.COMPLETED, JobState.RUNNING)
@@ -258,8 +259,10 @@ async def test_no_verdict_goes_to_a_person_and_fails_nothing(ledger: SteppedLedg
     assert (await _state(ledger), await _final(ledger)) == (JobState.COMPLETED, "42")
 
 
-async def _judge_asks_a_person(ledger: SteppedLedger, *next_: NextTask) -> tuple[Claim, Claim]:
-    made, verdict = await _judged(ledger, *next_)
+async def _judge_asks_a_person(
+    ledger: SteppedLedger, *next_: NextTask, **changes: Any
+) -> tuple[Claim, Claim]:
+    made, verdict = await _judged(ledger, *next_, **changes)
     await ledger.finish(verdict.fence, finish("I cannot tell", escalate=True), "job-1")
     return made, verdict
 
@@ -287,6 +290,29 @@ async def test_a_verification_that_a_person_ends_leaves_its_question(ledger: Ste
     assert (written.task_state, written.job_state) == (TaskState.CANCELLED, JobState.WAITING)
     await ledger.decide(made.fence.task_id, "accept", job_id="job-1", actor="ann")
     assert (await _state(ledger), await _final(ledger)) == (JobState.COMPLETED, "42")
+
+
+async def test_a_result_does_not_expire_while_a_person_has_its_verification(ledger: SteppedLedger) -> None:
+    deadline = ledger.time() + timedelta(seconds=1.5)
+    made, verdict = await _judge_asks_a_person(ledger, NextTask(capability="writing"), deadline=deadline)
+    await ledger.advance(1.6)
+    await ledger.reap()
+    assert await _state(ledger) is JobState.WAITING
+    await ledger.decide(verdict.fence.task_id, "cancel", job_id="job-1", actor="ann")
+    await ledger.decide(made.fence.task_id, "accept", job_id="job-1", actor="ann")
+    await ledger.reap()
+    assert (await claim_one(ledger, "r1-incarnation")).capability == "writing"
+
+
+async def test_what_a_person_hands_on_has_the_time_that_the_person_took(ledger: SteppedLedger) -> None:
+    incarnation = await join(ledger, "r1", "research", "writing")
+    await ledger.submit(new_job(deadline=ledger.time() + timedelta(seconds=1)))
+    claim = await claim_one(ledger, incarnation)
+    await ledger.finish(claim.fence, finish(escalate=True), "job-1")
+    await ledger.advance(1.2)
+    onward = NextTask(capability="writing")
+    await ledger.decide(claim.fence.task_id, "accept", job_id="job-1", actor="ann", next=onward)
+    assert (await claim_one(ledger, incarnation)).capability == "writing"
 
 
 async def test_nothing_else_follows_a_verification(ledger: SteppedLedger) -> None:

@@ -111,6 +111,10 @@ CREATE FUNCTION agent2389.end_task(task agent2389.tasks, into_state text, proble
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE effects jsonb := agent2389.no_effects();
 BEGIN
+    -- What nobody answered in time gives no time back.
+    IF task.paused_at IS NOT NULL AND into_state <> 'expired' THEN
+        PERFORM agent2389.give_time_back(task);
+    END IF;
     UPDATE agent2389.tasks SET state = into_state, error = coalesce(problem, error),
         owner_incarnation = NULL, lease_until = NULL, token_hash = NULL, held = NULL, waiting = NULL,
         paused_at = NULL, finished_at = clock_timestamp()

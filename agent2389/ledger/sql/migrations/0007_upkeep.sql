@@ -31,7 +31,7 @@ BEGIN
                 WHERE state IN ('assigned', 'acked', 'in_progress') AND lease_until <= moment LIMIT most)
             UNION (SELECT tenant, job_id, task_id FROM agent2389.tasks
                 WHERE state IN ('queued', 'waiting', 'forwarded', 'completed') AND (state <> 'completed' OR held IS NOT NULL)
-                    AND paused_at IS NULL AND deadline <= moment LIMIT most)
+                    AND NOT agent2389.waits_on_person(tasks) AND paused_at IS NULL AND deadline <= moment LIMIT most)
             UNION (SELECT tenant, job_id, task_id FROM agent2389.tasks
                 WHERE paused_at <= moment - interval '7 days' LIMIT most)
             UNION (SELECT tenant, job_id, task_id FROM agent2389.tasks
@@ -70,7 +70,7 @@ BEGIN
     -- Something earlier in this run may have ended it.
     ELSIF NOT agent2389.is_open(task) THEN
         RETURN agent2389.no_effects();
-    ELSIF (task.paused_at IS NULL AND task.deadline <= moment)
+    ELSIF (task.paused_at IS NULL AND task.deadline <= moment AND NOT agent2389.waits_on_person(task))
         OR task.paused_at <= moment - interval '7 days' THEN
         RETURN agent2389.end_task(task, 'expired', NULL, 'task.expired');
     ELSIF task.state = 'waiting' AND task.waiting ->> 'for' = 'timer' AND task.run_after <= moment THEN

@@ -1,6 +1,43 @@
 -- What follows from a finished task: the next one, branches and the task that joins them, a verdict,
 -- a person. All of it runs under the job's lock and returns effects.
 
+-- Whether a person has the word about something that the task waits for: its verification, a branch of it.
+CREATE FUNCTION agent2389.waits_on_person(task agent2389.tasks) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE awaited AS (
+        SELECT task.task_id AS task_id, false AS asks
+        UNION
+        SELECT x.task_id, x.paused_at IS NOT NULL FROM awaited a JOIN agent2389.tasks x
+            ON x.tenant = task.tenant AND x.job_id = task.job_id AND a.task_id IN (x.joins, x.verifies)
+            AND agent2389.is_open(x)
+    )
+    SELECT task.state IN ('waiting', 'completed') AND EXISTS (SELECT FROM awaited WHERE asks)
+$$;
+
+-- Ends a pause: the time that a person took is added to the deadline, and whatever waits for the task has at
+-- least as long. Two pauses at once are not added up. Returns the task as it is now.
+CREATE FUNCTION agent2389.give_time_back(task agent2389.tasks) RETURNS agent2389.tasks
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE fresh agent2389.tasks;
+BEGIN
+    UPDATE agent2389.tasks SET deadline = deadline + (clock_timestamp() - paused_at), paused_at = NULL
+    WHERE tenant = task.tenant AND task_id = task.task_id AND paused_at IS NOT NULL RETURNING * INTO fresh;
+    IF NOT FOUND THEN
+        SELECT * INTO fresh FROM agent2389.tasks WHERE tenant = task.tenant AND task_id = task.task_id;
+        RETURN fresh;
+    END IF;
+    WITH RECURSIVE above AS (
+        SELECT coalesce(fresh.verifies, fresh.joins) AS task_id
+        UNION
+        SELECT coalesce(x.verifies, x.joins) FROM above a JOIN agent2389.tasks x
+            ON x.tenant = fresh.tenant AND x.task_id = a.task_id
+    )
+    UPDATE agent2389.tasks x SET deadline = fresh.deadline
+    WHERE x.tenant = fresh.tenant AND x.task_id IN (SELECT a.task_id FROM above a)
+        AND x.deadline < fresh.deadline AND agent2389.is_open(x);
+    RETURN fresh;
+END $$;
+
 -- Back to the queue, at once or after `wait` seconds; time that a person took is added to the deadline.
 CREATE FUNCTION agent2389.queue_again(
     task agent2389.tasks, what text, detail jsonb, wait double precision DEFAULT 0
@@ -10,9 +47,11 @@ DECLARE
     again agent2389.tasks;
     effects jsonb := agent2389.no_effects();
 BEGIN
+    IF task.paused_at IS NOT NULL THEN
+        PERFORM agent2389.give_time_back(task);
+    END IF;
     UPDATE agent2389.tasks SET state = 'queued', owner_incarnation = NULL, lease_until = NULL, token_hash = NULL,
         held = NULL, waiting = NULL, finished_at = NULL,
-        deadline = deadline + coalesce(clock_timestamp() - paused_at, interval '0'), paused_at = NULL,
         run_after = clock_timestamp() + make_interval(secs => wait), rung = wait <= 0
     WHERE tenant = task.tenant AND task_id = task.task_id RETURNING * INTO again;
     IF wait <= 0 THEN

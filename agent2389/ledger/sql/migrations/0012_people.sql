@@ -31,6 +31,7 @@ BEGIN
         agent2389.note(t, parent, of_task, 'task.' || action || '_by_person', NULL, detail));
     PERFORM agent2389.withdraw_approvals(t, of_task);
     effects := agent2389.joined(effects, agent2389.call_off_verdict(task));
+    task := agent2389.give_time_back(task);
     IF action = 'cancel' THEN
         effects := agent2389.joined(effects, agent2389.end_task(task, 'cancelled', NULL, 'task.cancelled'));
         IF task.verifies IS NOT NULL THEN
