@@ -98,7 +98,9 @@ def _task(tables: Tables, task: TaskRecord) -> Iterator[str]:
         yield f"I9: {name} did not begin queued or did not pass through its state"
     if not set(steps) <= TRANSITIONS:
         yield f"I9: {name} took a step outside the table: {sorted(set(steps) - TRANSITIONS)}"
-    if task.hop > job.new.max_hops or task.attempt > task.max_attempts or task.crashes > task.max_crashes:
+    # A verification is no hop of the way: it stands one beyond what it judges.
+    most_hops = job.new.max_hops + (task.verifies is not None)
+    if task.hop > most_hops or task.attempt > task.max_attempts or task.crashes > task.max_crashes:
         yield f"I11: {name} is beyond its limit of hops, attempts or crashes"
 
 

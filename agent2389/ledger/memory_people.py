@@ -22,6 +22,7 @@ from agent2389.ledger.memory_what_follows import (
     problem_of,
     proposed_result,
     queue_again,
+    reaches_too_far,
     restand,
     withdraw_approvals,
 )
@@ -60,6 +61,8 @@ def decide(
         raise InputRefused("invalid", "an answer needs words")
     if action in ("accept", "answer") and task.verifies is not None and onward is not None:
         raise InputRefused("invalid", "nothing follows a verification but what it judges")
+    if action in ("accept", "answer") and onward is not None:
+        _check_reach(tables, task, onward)
     gathered = Gathered()
     told = {} if words is None else {"words": words[:WORDS_CHARACTERS]}
     data: dict[str, object] = {"actor": actor, **told}
@@ -81,6 +84,13 @@ def decide(
         case _:
             _settle(tables, gathered, task, data, words=words if action == "answer" else None, onward=onward)
     return written(tables, "ok", task, gathered)
+
+
+def _check_reach(tables: Tables, task: TaskRecord, onward: NextTask) -> None:
+    done = msgspec.structs.replace(_nothing_more(tables, task, ""), next=(onward,))
+    if reaches_too_far(tables, task, done):
+        most = tables.job_of(task).new.max_hops
+        raise Conflict(f"the hop limit of {most} is reached: nothing can follow the task")
 
 
 def _asks_a_person(task: TaskRecord) -> bool:

@@ -9,7 +9,7 @@ from agent2389.errors import Conflict, InputRefused, NotFound
 from agent2389.ledger.memory_owners import book, judge_fence, refuse, written
 from agent2389.ledger.memory_parts import Gathered, as_text, note_task, show_on_board, zulu
 from agent2389.ledger.memory_tables import ResultRecord, Tables, TaskRecord
-from agent2389.ledger.memory_what_follows import ask_person, go_on, problem_of, queue_again
+from agent2389.ledger.memory_what_follows import ask_person, go_on, problem_of, queue_again, reaches_too_far
 from agent2389.ledger.records import ApprovalRequest, Failure, Fence, Finish, Waiting, Written
 from agent2389.ledger.states import TaskState
 from agent2389.ledger.views import ApprovalRow, ForeignTask
@@ -183,7 +183,10 @@ def forward(tables: Tables, tenant: str, task_id: str, until: datetime) -> Writt
 def forward_ended(
     tables: Tables, tenant: str, task_id: str, attempt: int, outcome: Finish | Failure
 ) -> Written:
-    """T27: a repeat, or an answer after another attempt began, answers ``already``."""
+    """T27: a repeat, or an answer after another attempt began, answers ``already``.
+
+    An answer that would go on beyond the hop limit is kept for a person.
+    """
     task = tables.tasks.get((tenant, task_id))
     if task is None:
         raise NotFound("there is no such task")
@@ -193,8 +196,15 @@ def forward_ended(
     if isinstance(outcome, Failure):
         forward_failed(tables, gathered, task, outcome.message)
         return written(tables, "ok", task, gathered)
-    task.move(TaskState.COMPLETED)
     task.epoch += 1
+    if reaches_too_far(tables, task, outcome):
+        keep_unowned(tables, task, outcome, agent_id=task.agent_id or "", standing="proposed")
+        most = tables.job_of(task).new.max_hops
+        message = f"the hop limit of {most} is reached and the work is not complete"
+        problem = problem_of("internal_error", message)
+        ask_person(tables, gathered, task, problem, data={}, agent_id=task.agent_id)
+        return written(tables, "ok", task, gathered)
+    task.move(TaskState.COMPLETED)
     task.finished_at, task.error = tables.now(), None
     keep_unowned(tables, task, outcome, agent_id=task.agent_id or "")
     data = {"hop": task.hop, "foreign": True}
@@ -204,13 +214,15 @@ def forward_ended(
     return written(tables, "ok", task, gathered)
 
 
-def keep_unowned(tables: Tables, task: TaskRecord, done: Finish, *, agent_id: str) -> None:
+def keep_unowned(
+    tables: Tables, task: TaskRecord, done: Finish, *, agent_id: str, standing: str = "current"
+) -> None:
     """The result of somebody who never claimed: a foreign agent, a person. People route nothing."""
     tables.results.setdefault((task.tenant, task.task_id), {})[task.epoch] = ResultRecord(
         task_id=task.task_id,
         job_id=task.job_id,
         epoch=task.epoch,
-        standing="current",
+        standing=standing,
         payload=done.result,
         decision=None if agent_id.startswith(PERSON) else done.decision,
         usage=done.usage,

@@ -160,8 +160,8 @@ async def test_branches_count_against_the_hop_limit(ledger: SteppedLedger) -> No
 # foreign agents ---------------------------------------------------------------------------------
 
 
-async def _foreign(ledger: SteppedLedger) -> str:
-    await ledger.submit(new_job(capability=None, agent="stranger"))
+async def _foreign(ledger: SteppedLedger, **changes: Any) -> str:
+    await ledger.submit(new_job(capability=None, agent="stranger", **changes))
     (task,) = await ledger.foreign_tasks(10)
     assert (task.agent_id, task.attempt, task.state) == ("stranger", 0, TaskState.QUEUED)
     return task.task_id
@@ -177,6 +177,19 @@ async def test_the_answer_of_a_stranger_completes_the_hop_once(ledger: SteppedLe
     assert (await ledger.forward_ended(task_id, 0, finish("hello"), "job-1")).verdict == "ok"
     assert (await ledger.forward_ended(task_id, 0, finish("again"), "job-1")).verdict == "already"
     assert json.loads((await ledger.job("job-1")).final or "")["result"]["text"] == "hello"
+
+
+async def test_a_stranger_who_would_go_too_far_is_stopped_for_a_person(ledger: SteppedLedger) -> None:
+    task_id = await _foreign(ledger, max_hops=1)
+    await ledger.forward(task_id, ledger.time() + timedelta(seconds=60))
+    onward = NextTask(agent="stranger")
+    written = await ledger.forward_ended(task_id, 0, finish("so far", onward), "job-1")
+    assert (written.task_state, written.job_state) == (TaskState.ESCALATED, JobState.WAITING)
+    assert (await ledger.forward_ended(task_id, 0, finish("again"), "job-1")).verdict == "already"
+    await ledger.decide(task_id, "accept", job_id="job-1", actor="ann")
+    job = await ledger.job("job-1")
+    assert (job.job.state, len(job.tasks)) == (JobState.COMPLETED, 1)
+    assert json.loads(job.final or "")["result"]["text"] == "so far"
 
 
 async def test_a_silent_stranger_is_tried_again_then_a_person_is_asked(ledger: SteppedLedger) -> None:

@@ -88,6 +88,29 @@ async def test_two_children_in_one_slot_are_refused_and_nothing_is_written(ledge
     assert (await ledger.finish(claim.fence, finish(), "job-1")).job_state is JobState.COMPLETED
 
 
+async def test_a_person_hands_nothing_on_beyond_the_hop_limit(ledger: SteppedLedger) -> None:
+    incarnation = await join(ledger)
+    await ledger.submit(new_job(max_hops=1))
+    claim = await claim_one(ledger, incarnation)
+    await ledger.finish(claim.fence, finish("a draft", escalate=True), "job-1")
+    onward = NextTask(capability="writing")
+    with pytest.raises(Conflict, match="hop limit of 1"):
+        await ledger.decide(claim.fence.task_id, "accept", job_id="job-1", actor="ann", next=onward)
+    written = await ledger.decide(claim.fence.task_id, "accept", job_id="job-1", actor="ann")
+    assert written.job_state is JobState.COMPLETED
+
+
+async def test_a_verification_is_no_hop_of_the_way(ledger: SteppedLedger) -> None:
+    await join(ledger)
+    judge = await join(ledger, "j1", "judging")
+    await ledger.submit(new_job(max_hops=1))
+    claim = await claim_one(ledger, "r1-incarnation")
+    await ledger.finish(claim.fence, finish("42", verify=NextTask(capability="judging")), "job-1")
+    verdict = await claim_one(ledger, judge)
+    written = await ledger.finish(verdict.fence, finish("yes", verdict="approved"), "job-1")
+    assert written.job_state is JobState.COMPLETED
+
+
 async def test_a_question_for_a_person_keeps_the_job_open(ledger: SteppedLedger) -> None:
     incarnation = await join(ledger)
     await ledger.submit(new_job())

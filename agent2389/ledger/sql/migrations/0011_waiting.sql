@@ -137,20 +137,23 @@ BEGIN
 END $$;
 
 -- T27: what came back for one attempt. `body` is records.Finish (an answer) or records.Failure.
--- A repeat, or an answer after another attempt began, answers `already`.
+-- A repeat, or an answer after another attempt began, answers `already`. An answer that would go on beyond the
+-- hop limit is kept for a person.
 CREATE FUNCTION agent2389_v1.forward_ended(of_task text, of_attempt integer, well boolean, body jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     t text := agent2389.current_tenant();
     parent text;
+    job agent2389.jobs;
     task agent2389.tasks;
+    too_far boolean;
     effects jsonb := agent2389.no_effects();
 BEGIN
     SELECT job_id INTO parent FROM agent2389.tasks WHERE tenant = t AND task_id = of_task;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no such task' USING ERRCODE = 'A2404';
     END IF;
-    PERFORM FROM agent2389.jobs WHERE tenant = t AND job_id = parent FOR UPDATE;
+    SELECT * INTO job FROM agent2389.jobs WHERE tenant = t AND job_id = parent FOR UPDATE;
     SELECT * INTO task FROM agent2389.tasks x WHERE x.tenant = t AND x.task_id = of_task FOR UPDATE;
     IF task.state <> 'forwarded' OR task.attempt <> of_attempt THEN
         RETURN agent2389.written('already', t, of_task, effects);
@@ -158,12 +161,20 @@ BEGIN
         effects := agent2389.forward_failed(task, body ->> 'message');
         RETURN agent2389.written('ok', t, of_task, effects);
     END IF;
-    UPDATE agent2389.tasks SET state = 'completed', epoch = epoch + 1, finished_at = clock_timestamp(), error = NULL
+    too_far := agent2389.reaches_too_far(task, job, body);
+    UPDATE agent2389.tasks SET state = CASE WHEN too_far THEN state ELSE 'completed' END, epoch = epoch + 1,
+        finished_at = clock_timestamp(), error = NULL
     WHERE tenant = t AND task_id = of_task RETURNING * INTO task;
     INSERT INTO agent2389.results (tenant, task_id, epoch, job_id, standing, outcome, payload, decision, usage,
         agent_id, token_hash)
-    VALUES (t, of_task, task.epoch, task.job_id, 'current', 'completed', body -> 'result', body -> 'decision',
-        body -> 'usage', task.owner_agent, sha256(convert_to(agent2389.new_token(), 'UTF8')));
+    VALUES (t, of_task, task.epoch, task.job_id, CASE WHEN too_far THEN 'proposed' ELSE 'current' END, 'completed',
+        body -> 'result', body -> 'decision', body -> 'usage', task.owner_agent,
+        sha256(convert_to(agent2389.new_token(), 'UTF8')));
+    IF too_far THEN
+        effects := agent2389.ask_person(task, jsonb_build_object('code', 'internal_error', 'message',
+            'the hop limit of ' || job.max_hops || ' is reached and the work is not complete'), task.owner_agent, '{}');
+        RETURN agent2389.written('ok', t, of_task, effects);
+    END IF;
     effects := agent2389.with_effect(effects, 'changes', agent2389.note(t, task.job_id, of_task,
         'task.completed', task.owner_agent, jsonb_build_object('hop', task.hop, 'foreign', true)));
     body := body || jsonb_build_object('manifest', coalesce((SELECT manifest FROM agent2389.workspaces w

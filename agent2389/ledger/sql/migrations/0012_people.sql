@@ -9,6 +9,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     t text := agent2389.current_tenant();
     parent text;
+    job agent2389.jobs;
     task agent2389.tasks;
     proposed agent2389.results;
     way_on jsonb;
@@ -19,7 +20,7 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no such task' USING ERRCODE = 'A2404';
     END IF;
-    PERFORM FROM agent2389.jobs WHERE tenant = t AND job_id = parent FOR UPDATE;
+    SELECT * INTO job FROM agent2389.jobs WHERE tenant = t AND job_id = parent FOR UPDATE;
     SELECT * INTO task FROM agent2389.tasks x WHERE x.tenant = t AND x.task_id = of_task FOR UPDATE;
     IF NOT (task.state = 'escalated' OR (task.state = 'completed' AND task.held IS NOT NULL)
         OR (task.state = 'waiting' AND task.waiting ->> 'for' IN ('person', 'approval'))) THEN
@@ -55,6 +56,9 @@ BEGIN
         RAISE EXCEPTION 'an answer needs words' USING ERRCODE = 'A2001', DETAIL = 'invalid';
     ELSIF task.verifies IS NOT NULL AND body IS NOT NULL THEN
         RAISE EXCEPTION 'nothing follows a verification but what it judges' USING ERRCODE = 'A2001', DETAIL = 'invalid';
+    ELSIF body IS NOT NULL AND agent2389.reaches_too_far(task, job, body) THEN
+        RAISE EXCEPTION 'the hop limit of % is reached: nothing can follow the task', job.max_hops
+            USING ERRCODE = 'A2409';
     END IF;
     way_on := jsonb_build_object('next', '[]'::jsonb, 'manifest', coalesce((SELECT manifest
             FROM agent2389.workspaces w WHERE w.tenant = t AND w.task_id = of_task), '{}'))

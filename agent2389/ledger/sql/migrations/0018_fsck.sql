@@ -104,7 +104,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT 'I11', x.task_id, format('is at hop %s of %s, attempt %s of %s, crash %s of %s',
         x.hop, j.max_hops, x.attempt, x.max_attempts, x.crashes, x.max_crashes), NULL, NULL
     FROM agent2389.tasks x JOIN agent2389.jobs j USING (tenant, job_id) WHERE x.tenant = t
-        AND (x.hop > j.max_hops OR x.attempt > x.max_attempts OR x.crashes > x.max_crashes)
+        -- A verification is no hop of the way: it stands one beyond what it judges.
+        AND (x.hop > j.max_hops + (x.verifies IS NOT NULL)::integer
+            OR x.attempt > x.max_attempts OR x.crashes > x.max_crashes)
 $$;
 
 -- I7, I10.
