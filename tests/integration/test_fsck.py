@@ -91,6 +91,12 @@ LAST_OF_DONE = "job_id = 'done' AND hop = 2"
             ],
         ),
         ("I2", "never end", [f"DELETE FROM {TASKS} WHERE job_id = 'waits'"]),
+        (
+            "I2",
+            "nobody is to give",
+            [(f"UPDATE {TASKS} SET state = 'completed', held = '{{}}', owner_incarnation = NULL, lease_until = NULL, "
+             "token_hash = NULL WHERE job_id = 'owned'")],
+        ),
         ("I3", "without a result", ["DELETE FROM agent2389.job_results WHERE job_id = 'done'"]),
         ("I3", "has the result", ["UPDATE agent2389.job_results SET state = 'failed' WHERE job_id = 'done'"]),
         ("I3", "0 current", [f"DELETE FROM {RESULTS} WHERE job_id = 'done'"]),

@@ -42,6 +42,11 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         FROM agent2389.tasks x WHERE x.tenant = t AND x.job_id = j.job_id) c
     WHERE j.tenant = t AND j.open_tasks <> c.open
     UNION ALL
+    SELECT 'I2', x.task_id, 'awaits a verdict that nobody is to give', NULL, NULL FROM agent2389.tasks x
+    WHERE x.tenant = t AND x.state = 'completed' AND x.held IS NOT NULL AND x.deadline > clock_timestamp()
+        AND NOT EXISTS (SELECT FROM agent2389.tasks v WHERE v.tenant = t AND v.job_id = x.job_id
+            AND v.verifies = x.task_id AND agent2389.is_open(v))
+    UNION ALL
     SELECT 'I8', x.job_id, count(*) || ' tasks stand in slot ' || x.slot || ' after '
         || coalesce('task ' || x.parent_task, 'the submission'), NULL, NULL
     FROM agent2389.tasks x WHERE x.tenant = t
