@@ -86,6 +86,7 @@ class Work:
             task_id=claim.fence.task_id,
             tenant=claim.tenant,
             workspace=self._workspace.path,
+            fence=claim.fence,
         )
         specs = tools.specs(only=behaviour.only, add=behaviour.add, remove=behaviour.remove)
         approvals = self._parts.configuration.approvals

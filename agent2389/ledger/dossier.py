@@ -6,6 +6,8 @@ from typing import Protocol
 
 import msgspec
 
+from agent2389.ledger.records import Fence
+
 MOST_CITATIONS = 2000
 MOST_REQUIREMENTS = 500
 KINDS = ("document", "web")
@@ -96,11 +98,12 @@ class Edited(msgspec.Struct, frozen=True):
 class Dossier(Protocol):
     """What the agents of a job write down for one another; same errors as ``ledger.port.Ledger``.
 
-    Every write names the task on whose behalf it is made and raises ``NotFound`` unless that task is
-    open; doing it again changes nothing. Rows leave the ledger with their job.
+    Every write presents the fence of the task on whose behalf it is made and raises ``LeaseLost`` when
+    that does not hold any more, ``NotFound`` when there is no such task; doing it again changes nothing.
+    Rows leave the ledger with their job.
     """
 
-    async def cite(self, task_id: str, citation: NewCitation) -> Citation:
+    async def cite(self, fence: Fence, citation: NewCitation) -> Citation:
         """Keep a citation and its source. Raises ``InputRefused`` when the job holds too many."""
         ...
 
@@ -118,12 +121,12 @@ class Dossier(Protocol):
         """Raises ``NotFound``."""
         ...
 
-    async def add_requirement(self, task_id: str, text: str, *, priority: str = "must") -> Requirement:
+    async def add_requirement(self, fence: Fence, text: str, *, priority: str = "must") -> Requirement:
         """Keep a requirement; the same text is the same requirement. Raises ``InputRefused``."""
         ...
 
     async def edit_requirement(
-        self, task_id: str, number: int, version: int, change: RequirementChange
+        self, fence: Fence, number: int, version: int, change: RequirementChange
     ) -> Edited:
         """Change the requirement as it was read at ``version``. Raises ``NotFound``, ``InputRefused``."""
         ...

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import msgspec
 
-from agent2389.errors import InputRefused, NotFound
+from agent2389.errors import InputRefused, LeaseLost, NotFound
 from agent2389.ledger.dossier import (
     KINDS,
     MOST_CITATIONS,
@@ -19,7 +19,9 @@ from agent2389.ledger.dossier import (
     RequirementChange,
     Source,
 )
+from agent2389.ledger.memory_owners import judge_fence, refuse
 from agent2389.ledger.memory_tables import Key, Tables
+from agent2389.ledger.records import Fence
 
 LONGEST = {
     "locator": 2048,
@@ -48,9 +50,9 @@ class MemoryDossier:
         self._tables = tables
         self._tenant = tenant
 
-    async def cite(self, task_id: str, citation: NewCitation) -> Citation:
+    async def cite(self, fence: Fence, citation: NewCitation) -> Citation:
         """Keep a citation and its source."""
-        sheets, now = self._open(task_id), self._tables.now()
+        sheets, now = self._open(fence, "cite", citation.claim), self._tables.now()
         if len(sheets.citations) >= MOST_CITATIONS:
             raise InputRefused("invalid", f"the job holds {MOST_CITATIONS} citations, the most it may")
         _check(citation, kind=KINDS)
@@ -72,7 +74,7 @@ class MemoryDossier:
             quote=citation.quote,
             place=citation.place,
             found=citation.found,
-            task_id=task_id,
+            task_id=fence.task_id,
             at=now,
         )
         sheets.citations.append(made)
@@ -100,9 +102,9 @@ class MemoryDossier:
             raise NotFound(f"there is no citation {number}")
         return found
 
-    async def add_requirement(self, task_id: str, text: str, *, priority: str = "must") -> Requirement:
+    async def add_requirement(self, fence: Fence, text: str, *, priority: str = "must") -> Requirement:
         """Keep a requirement."""
-        sheets = self._open(task_id)
+        sheets = self._open(fence, "add_requirement", text)
         for row in sheets.requirements:
             if row.text == text:
                 return row
@@ -115,7 +117,7 @@ class MemoryDossier:
             status="open",
             note="",
             version=1,
-            task_id=task_id,
+            task_id=fence.task_id,
             changed_at=self._tables.now(),
         )
         _check(made, priority=PRIORITIES)
@@ -123,10 +125,10 @@ class MemoryDossier:
         return made
 
     async def edit_requirement(
-        self, task_id: str, number: int, version: int, change: RequirementChange
+        self, fence: Fence, number: int, version: int, change: RequirementChange
     ) -> Edited:
         """Change a requirement."""
-        sheets = self._open(task_id)
+        sheets = self._open(fence, "edit_requirement", change.note or "")
         if not 0 < number <= len(sheets.requirements):
             raise NotFound(f"there is no requirement {number}")
         kept = sheets.requirements[number - 1]
@@ -136,7 +138,7 @@ class MemoryDossier:
         if kept.version != version:
             return Edited("stale", kept)
         made = msgspec.structs.replace(
-            kept, **wanted, version=kept.version + 1, task_id=task_id, changed_at=self._tables.now()
+            kept, **wanted, version=kept.version + 1, task_id=fence.task_id, changed_at=self._tables.now()
         )
         _check(made, priority=PRIORITIES, status=STATUSES)
         sheets.requirements[number - 1] = made
@@ -153,10 +155,11 @@ class MemoryDossier:
             raise NotFound(f"there is no requirement {number}")
         return found
 
-    def _open(self, task_id: str) -> Sheets:
-        task = self._tables.tasks.get((self._tenant, task_id))
-        if task is None or not task.is_open:
-            raise NotFound("there is no such open task")
+    def _open(self, fence: Fence, write: str, evidence: str) -> Sheets:
+        task, verdict = judge_fence(self._tables, self._tenant, fence)
+        if verdict not in ("ok", "cancel"):
+            refuse(self._tables, task, fence, write, evidence)
+            raise LeaseLost("somebody else owns the task now")
         dossiers: dict[Key, Sheets] = self._tables.dossiers
         return dossiers.setdefault((self._tenant, task.job_id), Sheets())
 

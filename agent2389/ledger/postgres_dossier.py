@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from agent2389.errors import NotFound
+from agent2389.errors import LeaseLost, NotFound
 from agent2389.ledger import queries
 from agent2389.ledger.dossier import (
     MOST_CITATIONS,
@@ -18,6 +18,7 @@ from agent2389.ledger.dossier import (
     Source,
 )
 from agent2389.ledger.postgres_session import Session
+from agent2389.ledger.records import Fence
 
 SQL = queries.load("dossier.sql")
 Answer = TypeVar("Answer")
@@ -29,9 +30,9 @@ class PostgresDossier:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    async def cite(self, task_id: str, citation: NewCitation) -> Citation:
+    async def cite(self, fence: Fence, citation: NewCitation) -> Citation:
         """Keep a citation and its source."""
-        return await self._ask(Citation, "cite", task_id, _json(citation), MOST_CITATIONS)
+        return await self._write(Citation, "cite", fence, _json(citation), MOST_CITATIONS)
 
     async def sources(self, job_id: str) -> Sequence[Source]:
         """The sources of a job."""
@@ -50,15 +51,15 @@ class PostgresDossier:
             raise NotFound(f"there is no citation {number}")
         return found[0]
 
-    async def add_requirement(self, task_id: str, text: str, *, priority: str = "must") -> Requirement:
+    async def add_requirement(self, fence: Fence, text: str, *, priority: str = "must") -> Requirement:
         """Keep a requirement."""
-        return await self._ask(Requirement, "add_requirement", task_id, text, priority, MOST_REQUIREMENTS)
+        return await self._write(Requirement, "add_requirement", fence, text, priority, MOST_REQUIREMENTS)
 
     async def edit_requirement(
-        self, task_id: str, number: int, version: int, change: RequirementChange
+        self, fence: Fence, number: int, version: int, change: RequirementChange
     ) -> Edited:
         """Change a requirement."""
-        return await self._ask(Edited, "edit_requirement", task_id, number, version, _json(change))
+        return await self._write(Edited, "edit_requirement", fence, number, version, _json(change))
 
     async def requirements(self, job_id: str, *, status: str | None = None) -> Sequence[Requirement]:
         """Requirements in order."""
@@ -70,6 +71,12 @@ class PostgresDossier:
         if not found:
             raise NotFound(f"there is no requirement {number}")
         return found[0]
+
+    async def _write(self, kind: type[Answer], name: str, fence: Fence, *arguments: Any) -> Answer:
+        answer = await self._session.value(SQL[name], fence.task_id, fence.epoch, fence.token, *arguments)
+        if answer is None:
+            raise LeaseLost("somebody else owns the task now")
+        return msgspec.json.decode(answer, type=kind)
 
     async def _ask(self, kind: type[Answer], name: str, *arguments: Any) -> Answer:
         return msgspec.json.decode(await self._session.value(SQL[name], *arguments), type=kind)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from agent2389.ledger.dossier import Citation, Dossier, NewCitation
 from agent2389.tools.document import PARSE_SECONDS, parse_document
-from agent2389.tools.dossier_calls import DossierToolkit, as_data
+from agent2389.tools.dossier_calls import DossierToolkit, as_data, fence_of
 from agent2389.tools.paths import NameRefused, open_below
 from agent2389.tools.port import TaskScope, Tool, ToolOutput
 
@@ -94,7 +94,7 @@ async def _cite_document(dossier: Dossier, arguments: Mapping[str, Any], scope: 
     if found is False:
         raise NameRefused("the quote does not occur in the document: quote its own words, or leave it out")
     kept = await dossier.cite(
-        scope.task_id,
+        fence_of(scope),
         NewCitation(
             kind="document",
             locator=path,
@@ -111,7 +111,7 @@ async def _cite_document(dossier: Dossier, arguments: Mapping[str, Any], scope: 
 
 async def _cite_web(dossier: Dossier, arguments: Mapping[str, Any], scope: TaskScope) -> ToolOutput:
     kept = await dossier.cite(
-        scope.task_id,
+        fence_of(scope),
         NewCitation(
             kind="web",
             locator=_address(arguments["url"]),

@@ -7,6 +7,7 @@ import msgspec
 
 from agent2389.errors import InputRefused, NotFound, ToolFailed
 from agent2389.ledger.dossier import Dossier
+from agent2389.ledger.records import Fence
 from agent2389.tools.paths import NameRefused
 from agent2389.tools.port import Call, Effect, TaskScope, Tool, ToolOutput
 
@@ -63,6 +64,13 @@ class DossierToolkit:
                 return ToolOutput(text=f"refused: {refused}", failed=True)
 
         return call
+
+
+def fence_of(scope: TaskScope) -> Fence:
+    """What a write presents. Raises ``ToolFailed`` outside a task of the ledger."""
+    if scope.fence is None:
+        raise ToolFailed("no task of the ledger is worked on here", retryable=False)
+    return scope.fence
 
 
 def as_data(rows: Any) -> Any:

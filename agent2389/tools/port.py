@@ -7,6 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
+from agent2389.ledger.records import Fence
+
 
 class Effect(StrEnum):
     """What repeating a call may do: nothing, the same again, the same again for its key, harm."""
@@ -18,13 +20,17 @@ class Effect(StrEnum):
 
 
 class TaskScope(msgspec.Struct, frozen=True, kw_only=True):
-    """The task on whose behalf a tool runs; ``workspace`` is its private scratch directory."""
+    """The task on whose behalf a tool runs; ``workspace`` is its private scratch directory.
+
+    ``fence`` is what a write into the ledger presents.
+    """
 
     job_id: str
     task_id: str
     tenant: str
     workspace: Path
     idempotency_key: str = ""
+    fence: Fence | None = None
 
 
 class ToolOutput(msgspec.Struct, frozen=True, kw_only=True):

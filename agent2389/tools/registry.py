@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from agent2389.config.model import AgentConfiguration, ApprovalsSection
-from agent2389.errors import Agent2389Error, InputRefused
+from agent2389.errors import Agent2389Error, InputRefused, LeaseLost
 from agent2389.ledger.dossier import Dossier
 from agent2389.llm.messages import ToolSpec
 from agent2389.tools.citation import CitationToolkit
@@ -172,10 +172,11 @@ class ToolSet:
     async def call(
         self, name: str, arguments: str, scope: TaskScope, *, allowed: Collection[str] | None = None
     ) -> ToolOutput:
-        """Check and run one call. Every failure is an output for the model; nothing is raised.
+        """Check and run one call. Every failure is an output for the model.
 
         ``allowed`` are the names shown to the model (``specs``); a tool that a job removed
-        must not run because a model guesses its name. ``None`` allows all.
+        must not run because a model guesses its name. ``None`` allows all. Raises ``LeaseLost``: whoever
+        does not own the task any more goes no further.
         """
         tool = self.tool(name, allowed)
         if tool is None:
@@ -189,6 +190,8 @@ class ToolSet:
                 output = await tool.call(values, scope)
         except TimeoutError:
             return ToolOutput(text=f"{name} took longer than {tool.timeout:g} seconds", failed=True)
+        except LeaseLost:
+            raise
         except Agent2389Error as error:
             # A server's own words about what went wrong may quote what somebody else wrote.
             return ToolOutput(text=f"{name} failed: {error}", failed=True, untrusted=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent2389.ledger.dossier import PRIORITIES, STATUSES, Dossier, Requirement, RequirementChange
-from agent2389.tools.dossier_calls import DossierToolkit, as_data
+from agent2389.tools.dossier_calls import DossierToolkit, as_data, fence_of
 from agent2389.tools.port import TaskScope, Tool, ToolOutput
 
 _NUMBER = {"type": "integer", "minimum": 1, "maximum": 1_000_000}
@@ -78,7 +78,7 @@ async def _get(dossier: Dossier, arguments: Mapping[str, Any], scope: TaskScope)
 
 async def _add(dossier: Dossier, arguments: Mapping[str, Any], scope: TaskScope) -> ToolOutput:
     row = await dossier.add_requirement(
-        scope.task_id, arguments["text"], priority=arguments.get("priority", PRIORITIES[0])
+        fence_of(scope), arguments["text"], priority=arguments.get("priority", PRIORITIES[0])
     )
     return ToolOutput(text=f"kept: {_line(row)}", data=as_data(row))
 
@@ -90,7 +90,9 @@ async def _edit(dossier: Dossier, arguments: Mapping[str, Any], scope: TaskScope
         return ToolOutput(text="refused: say what to change", failed=True)
     if change.status in ("met", "rejected") and not (change.note or "").strip():
         return ToolOutput(text=f"refused: status {change.status} needs a note that shows why", failed=True)
-    edited = await dossier.edit_requirement(scope.task_id, arguments["number"], arguments["version"], change)
+    edited = await dossier.edit_requirement(
+        fence_of(scope), arguments["number"], arguments["version"], change
+    )
     row = edited.requirement
     match edited.verdict:
         case "stale":

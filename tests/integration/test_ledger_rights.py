@@ -239,12 +239,12 @@ async def test_the_dossier_of_another_tenant_is_out_of_reach(databases: Database
     try:
         await own.submit(new_job())
         claim = await claim_one(own, await join(own))
-        await own.dossier.add_requirement(claim.fence.task_id, "It stays secret.")
+        await own.dossier.add_requirement(claim.fence, "It stays secret.")
         assert await green.dossier.requirements("job-1") == ()
         with pytest.raises(NotFound):
-            await green.dossier.add_requirement(claim.fence.task_id, "It leaks.")
+            await green.dossier.add_requirement(claim.fence, "It leaks.")
         with pytest.raises(NotFound):
-            await green.dossier.edit_requirement(claim.fence.task_id, 1, 1, RequirementChange(status="met"))
+            await green.dossier.edit_requirement(claim.fence, 1, 1, RequirementChange(status="met"))
         assert [row.version for row in await own.dossier.requirements("job-1")] == [1]
     finally:
         await own.close()

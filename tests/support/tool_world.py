@@ -69,7 +69,7 @@ class ToolWorld:
         ledger = MemoryLedger()
         await ledger.submit(new_job("j"))
         claim = await claim_one(ledger, await join(ledger))
-        self.scope = msgspec.structs.replace(self.scope, task_id=claim.fence.task_id)
+        self.scope = msgspec.structs.replace(self.scope, task_id=claim.fence.task_id, fence=claim.fence)
         tools = ToolSet(configuration, ledger.dossier)
         await tools.open()
         return tools

@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from agent2389.config.model import AgentConfiguration, AgentSection
+from agent2389.errors import LeaseLost
 from agent2389.ledger.memory import MemoryLedger
 from agent2389.tools.port import Effect, TaskScope, ToolOutput
 from agent2389.tools.registry import ToolSet
@@ -39,7 +41,13 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     await tools.open()
     yield Desk(
         tools,
-        TaskScope(job_id="job-1", task_id=claim.fence.task_id, tenant="default", workspace=tmp_path),
+        TaskScope(
+            job_id="job-1",
+            task_id=claim.fence.task_id,
+            tenant="default",
+            workspace=tmp_path,
+            fence=claim.fence,
+        ),
     )
     await tools.close()
 
@@ -130,6 +138,20 @@ async def test_without_a_ledger_every_call_says_so(tmp_path: Path) -> None:
     output = await tools.call("list_requirements", "{}", scope)
     assert output.failed
     assert "no ledger" in output.text
+
+
+async def test_the_call_of_a_late_worker_ends_its_attempt(desk: Desk) -> None:
+    fence = desk.scope.fence
+    assert fence is not None
+    late = msgspec.structs.replace(fence, token="another")
+    desk.scope = msgspec.structs.replace(desk.scope, fence=late)
+    for name, arguments in (
+        ("add_requirement", {"text": "It is late."}),
+        ("cite_web", {"url": "https://example.com/", "claim": "It is late."}),
+    ):
+        with pytest.raises(LeaseLost):
+            await desk.call(name, **arguments)
+    assert (await desk.call("list_requirements")).text == "there are none"
 
 
 async def test_writes_may_be_repeated_and_reads_change_nothing(desk: Desk) -> None:

@@ -63,17 +63,20 @@ BEGIN
     END LOOP;
 END $$;
 
--- The job of an open task of this tenant; from here to the end of the transaction nobody else writes its dossier.
-CREATE FUNCTION agent2389.open_dossier(t text, of_task text) RETURNS text
+-- The job of the task that the fence names; NULL for whoever does not own it any more: nothing is written then but
+-- the evidence. The job is locked, so to the end of the transaction nobody else writes its dossier.
+CREATE FUNCTION agent2389.open_dossier(
+    t text, of_task text, of_epoch integer, token text, what text, evidence text
+) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE task agent2389.tasks;
+DECLARE f record;
 BEGIN
-    SELECT * INTO task FROM agent2389.tasks x WHERE x.tenant = t AND x.task_id = of_task;
-    IF NOT FOUND OR NOT agent2389.is_open(task) THEN
-        RAISE EXCEPTION 'there is no such open task' USING ERRCODE = 'A2404';
+    SELECT * INTO f FROM agent2389.take_fenced(t, of_task, of_epoch, token);
+    IF f.verdict NOT IN ('ok', 'cancel') THEN
+        PERFORM agent2389.refuse(f.task, of_epoch, what, nullif(evidence, ''));
+        RETURN NULL;
     END IF;
-    PERFORM pg_advisory_xact_lock(hashtextextended(jsonb_build_array('dossier', t, task.job_id)::text, 0));
-    RETURN task.job_id;
+    RETURN (f.task).job_id;
 END $$;
 
 CREATE FUNCTION agent2389.citation_record(c agent2389.citations) RETURNS jsonb
@@ -91,16 +94,19 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Keeps a citation and its source; the same one again is the one that is there.
-CREATE FUNCTION agent2389_v1.cite(of_task text, new jsonb, most integer) RETURNS jsonb
+CREATE FUNCTION agent2389_v1.cite(of_task text, of_epoch integer, token text, new jsonb, most integer) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     t text := agent2389.current_tenant();
-    j text := agent2389.open_dossier(t, of_task);
+    j text := agent2389.open_dossier(t, of_task, of_epoch, token, 'cite', new ->> 'claim');
     fingerprint text := encode(sha256(convert_to(
         jsonb_build_array(new -> 'claim', new -> 'quote', new -> 'place')::text, 'UTF8')), 'hex');
     from_source integer;
     kept agent2389.citations;
 BEGIN
+    IF j IS NULL THEN
+        RETURN NULL;
+    END IF;
     IF (SELECT count(*) FROM agent2389.citations c WHERE c.tenant = t AND c.job_id = j) >= most THEN
         RAISE EXCEPTION 'the job holds % citations, the most it may', most USING ERRCODE = 'A2001', DETAIL = 'invalid';
     END IF;
@@ -137,13 +143,18 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         ORDER BY a.number LIMIT most) c
 $$;
 
-CREATE FUNCTION agent2389_v1.add_requirement(of_task text, words text, weight text, most integer) RETURNS jsonb
+CREATE FUNCTION agent2389_v1.add_requirement(
+    of_task text, of_epoch integer, token text, words text, weight text, most integer
+) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     t text := agent2389.current_tenant();
-    j text := agent2389.open_dossier(t, of_task);
+    j text := agent2389.open_dossier(t, of_task, of_epoch, token, 'add_requirement', words);
     kept agent2389.requirements;
 BEGIN
+    IF j IS NULL THEN
+        RETURN NULL;
+    END IF;
     SELECT * INTO kept FROM agent2389.requirements r WHERE r.tenant = t AND r.job_id = j AND r.text = words
         ORDER BY r.number LIMIT 1;
     IF FOUND THEN
@@ -160,14 +171,19 @@ BEGIN
 END $$;
 
 -- Changes a requirement that still reads as it did at `seen`; a repeat finds it as it wants it.
-CREATE FUNCTION agent2389_v1.edit_requirement(of_task text, of_number integer, seen integer, change jsonb) RETURNS jsonb
+CREATE FUNCTION agent2389_v1.edit_requirement(
+    of_task text, of_epoch integer, token text, of_number integer, seen integer, change jsonb
+) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     t text := agent2389.current_tenant();
-    j text := agent2389.open_dossier(t, of_task);
+    j text := agent2389.open_dossier(t, of_task, of_epoch, token, 'edit_requirement', change ->> 'note');
     kept agent2389.requirements;
     word text := 'ok';
 BEGIN
+    IF j IS NULL THEN
+        RETURN NULL;
+    END IF;
     SELECT * INTO kept FROM agent2389.requirements r WHERE r.tenant = t AND r.job_id = j AND r.number = of_number;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no requirement %', of_number USING ERRCODE = 'A2404';
