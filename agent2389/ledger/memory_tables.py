@@ -97,6 +97,7 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     rung: bool = True
     stop_requested: str | None = None
     error: dict[str, str] | None = None
+    forwards: int = 0
     misses: int = 0
     feedback: str | None = None
     verifies: str | None = None

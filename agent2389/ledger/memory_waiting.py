@@ -154,7 +154,7 @@ def _foreign(tables: Tables, task: TaskRecord) -> ForeignTask:
         job_id=task.job_id,
         agent_id=task.bound_agent or "",
         state=task.state,
-        attempt=task.attempt,
+        attempt=task.forwards - (task.state is TaskState.FORWARDED),
         instruction=task.instruction if task.instruction is not None else new.instruction,
         input=task.input,
         next=task.next,
@@ -175,6 +175,7 @@ def forward(tables: Tables, tenant: str, task_id: str, until: datetime) -> Writt
     task.move(TaskState.FORWARDED)
     task.run_after, task.claimed_at, task.rung = min(until, task.deadline), now, True
     task.agent_id = task.bound_agent
+    task.forwards += 1
     data = {"attempt": task.attempt}
     note_task(tables, gathered, task, "task.forwarded", agent_id=task.bound_agent, data=data)
     return written(tables, "ok", task, gathered)
@@ -183,14 +184,14 @@ def forward(tables: Tables, tenant: str, task_id: str, until: datetime) -> Writt
 def forward_ended(
     tables: Tables, tenant: str, task_id: str, attempt: int, outcome: Finish | Failure
 ) -> Written:
-    """T27: a repeat, or an answer after another attempt began, answers ``already``.
+    """T27: a repeat, or an answer after another sending, answers ``already``.
 
     An answer that would go on beyond the hop limit is kept for a person.
     """
     task = tables.tasks.get((tenant, task_id))
     if task is None:
         raise NotFound("there is no such task")
-    if task.state is not TaskState.FORWARDED or task.attempt != attempt:
+    if task.state is not TaskState.FORWARDED or task.forwards - 1 != attempt:
         return written(tables, "already", task)
     gathered = Gathered()
     if isinstance(outcome, Failure):

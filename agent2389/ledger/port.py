@@ -152,7 +152,7 @@ class Ledger(Journal, Protocol):
     async def forward_ended(
         self, task_id: str, attempt: int, outcome: Finish | Failure, job_id: str
     ) -> Written:
-        """T27: the answer or failure of one attempt; a repeat answers ``already``."""
+        """T27: the answer or failure of ``ForeignTask.attempt``; a repeat answers ``already``."""
         ...
 
     # people ------------------------------------------------------------------------

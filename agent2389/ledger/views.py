@@ -97,7 +97,10 @@ class ApprovalRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ForeignTask(msgspec.Struct, frozen=True, kw_only=True):
-    """A task bound to an agent that is not ours, waiting to be sent or to be answered."""
+    """A task bound to an agent that is not ours, waiting to be sent or to be answered.
+
+    ``attempt`` is how often it was sent before: it never falls, whatever people decide in between.
+    """
 
     task_id: str
     job_id: str

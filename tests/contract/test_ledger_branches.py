@@ -204,6 +204,29 @@ async def test_a_silent_stranger_is_tried_again_then_a_person_is_asked(ledger: S
     assert (await ledger.job("job-1")).tasks[0].state is TaskState.ESCALATED
 
 
+async def test_a_person_sends_a_stranger_another_attempt_and_not_the_old_one_again(
+    ledger: SteppedLedger,
+) -> None:
+    await _foreign(ledger)
+    until = ledger.time() + timedelta(seconds=60)
+    seen = []
+    for words in ("Do it differently.", ""):
+        (task,) = await ledger.foreign_tasks(10)
+        await ledger.forward(task.task_id, until)
+        (sent,) = await ledger.foreign_tasks(10)
+        assert (sent.state, sent.attempt) == (TaskState.FORWARDED, task.attempt)
+        seen.append(task.attempt)
+        await ledger.escalate("job-1", "ann", reason="stop that")
+        await ledger.decide(task.task_id, "retry", job_id="job-1", actor="ann", words=words)
+    (task,) = await ledger.foreign_tasks(10)
+    await ledger.forward(task.task_id, until)
+    for attempt in seen:
+        late = await ledger.forward_ended(task.task_id, attempt, finish("of old"), "job-1")
+        assert late.verdict == "already"
+    assert [*seen, task.attempt] == [0, 1, 2]
+    assert (await ledger.forward_ended(task.task_id, 2, finish("new"), "job-1")).verdict == "ok"
+
+
 async def _due(ledger: SteppedLedger) -> bool:
     return bool(await ledger.foreign_tasks(10))
 

@@ -337,7 +337,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "ELSIF asked.arguments_sha256 <> of_arguments_sha256 THEN",
         "ELSIF false THEN",
     ),
-    _waiting("an answer of an earlier attempt", "OR task.attempt <> of_attempt THEN", "THEN"),
+    _waiting("an answer of an earlier attempt", "OR task.forwards - 1 <> of_attempt THEN", "THEN"),
     _people("a person is not asked", "    IF NOT (task.state = 'escalated' OR", "    IF NOT (true OR"),
     _people("open jobs are cloned", "ELSIF source.state = 'open' THEN", "ELSIF false THEN"),
     # the table of transitions

@@ -107,6 +107,8 @@ CREATE TABLE agent2389.tasks (
     stop_requested text CHECK (stop_requested IN ('cancel', 'expire', 'escalate')),
     error jsonb,
     wire_task_id text,
+    -- How often it was sent to a foreign agent; unlike `attempt` it never falls, so no two sendings share an id.
+    forwards integer NOT NULL DEFAULT 0,
     -- Assignments that nobody acknowledged.
     misses smallint NOT NULL DEFAULT 0,
     -- What a person or a judge wants done differently in the next attempt.

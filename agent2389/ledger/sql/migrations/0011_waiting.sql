@@ -125,7 +125,7 @@ DECLARE
     task agent2389.tasks;
 BEGIN
     UPDATE agent2389.tasks SET state = 'forwarded', run_after = least(until, deadline), claimed_at = clock_timestamp(),
-        owner_agent = bound_agent, rung = true
+        owner_agent = bound_agent, rung = true, forwards = forwards + 1
     WHERE tenant = t AND task_id = of_task AND state = 'queued' AND bound_agent IS NOT NULL
         AND run_after <= clock_timestamp() RETURNING * INTO task;
     IF NOT FOUND THEN
@@ -136,9 +136,9 @@ BEGIN
             jsonb_build_object('attempt', task.attempt))));
 END $$;
 
--- T27: what came back for one attempt. `body` is records.Finish (an answer) or records.Failure.
--- A repeat, or an answer after another attempt began, answers `already`. An answer that would go on beyond the
--- hop limit is kept for a person.
+-- T27: what came back for one sending; `of_attempt` is how often the task was sent before it. `body` is
+-- records.Finish (an answer) or records.Failure. A repeat, or an answer after another sending, answers `already`.
+-- An answer that would go on beyond the hop limit is kept for a person.
 CREATE FUNCTION agent2389_v1.forward_ended(of_task text, of_attempt integer, well boolean, body jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -155,7 +155,7 @@ BEGIN
     END IF;
     SELECT * INTO job FROM agent2389.jobs WHERE tenant = t AND job_id = parent FOR UPDATE;
     SELECT * INTO task FROM agent2389.tasks x WHERE x.tenant = t AND x.task_id = of_task FOR UPDATE;
-    IF task.state <> 'forwarded' OR task.attempt <> of_attempt THEN
+    IF task.state <> 'forwarded' OR task.forwards - 1 <> of_attempt THEN
         RETURN agent2389.written('already', t, of_task, effects);
     ELSIF NOT well THEN
         effects := agent2389.forward_failed(task, body ->> 'message');
@@ -201,7 +201,7 @@ END $$;
 CREATE FUNCTION agent2389_v1.foreign_tasks(most integer) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(jsonb_agg(jsonb_build_object('task_id', q.task_id, 'job_id', q.job_id, 'agent_id', q.bound_agent,
-        'state', q.state, 'attempt', q.attempt, 'instruction', coalesce(q.instruction, q.job_instruction),
+        'state', q.state, 'attempt', q.forwards - (q.state = 'forwarded')::integer, 'instruction', coalesce(q.instruction, q.job_instruction),
         'input', q.input, 'next', q.next, 'deadline', q.deadline, 'wire_task_id', q.wire_task_id,
         'conversation_id', q.conversation_id, 'hop', q.hop) ORDER BY q.rank, q.seq), '[]')
     FROM (SELECT x.*, j.instruction AS job_instruction, j.conversation_id FROM agent2389.tasks x
