@@ -269,7 +269,7 @@ def assign(tables: Tables, tenant: str, task_id: str, incarnation: str, *, actor
     task.claimed_at, task.rung = now, True
     wake = msgspec.structs.replace(wake_of(task), pool=f"agent.{entry.record.agent_id}")
     gathered.wakes.append(wake)
-    data = {"actor": actor, "incarnation": incarnation}
+    data = {"actor": actor, "incarnation": incarnation, "epoch": task.epoch}
     note_task(tables, gathered, task, "task.assigned", agent_id=task.agent_id, data=data)
     return written(tables, "ok", task, gathered)
 

@@ -7,11 +7,12 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from agent2389.errors import NotAllowed
+from agent2389.errors import NotAllowed, NotFound
 from agent2389.ledger.inspection import Inspector, Problem
+from agent2389.ledger.journal import Amounts, EffectEnd, EffectStart, OwnLimits
 from agent2389.ledger.migrate import provision_login
 from agent2389.ledger.postgres import PostgresLedger
-from agent2389.ledger.records import NextTask
+from agent2389.ledger.records import ApprovalRequest, Budget, Failure, NextTask, Usage, Waiting
 from agent2389.proving.fsck import Report, inspect
 from tests.support.jobs import claim_one, finish, join, new_job
 from tests.support.postgres import Databases
@@ -305,3 +306,105 @@ async def test_a_sealed_event_that_was_changed_is_seen(broken: Broken) -> None:
         """UPDATE agent2389.events SET data = '{"forged": true}' WHERE hash IS NOT NULL AND job_id = 'cancelled'"""
     )
     assert await broken.violations("I14")
+
+
+async def test_the_receipt_of_a_buried_job_may_still_be_on_its_way(broken: Broken) -> None:
+    await broken.by(
+        f"UPDATE {JOBS} SET finished_at = finished_at - interval '8 days' WHERE job_id = 'cancelled'",
+        "INSERT INTO agent2389.outbox (tenant, kind, job_id, body) VALUES ('default', 'receipt', 'cancelled', "
+        '\'{"verdict": "accepted"}\')',
+    )
+    await broken.ledger.seal(1000)
+    await broken.ledger.retire(7)
+    with pytest.raises(NotFound):
+        await broken.ledger.job("cancelled")
+    assert await broken.violations("I1") == []
+
+
+async def test_an_answer_of_a_person_takes_an_epoch_that_nobody_was_given(broken: Broken) -> None:
+    await broken.ledger.escalate("waits", "ann", reason="mine")
+    task_id = (await broken.ledger.job("waits")).tasks[0].task_id
+    await broken.ledger.decide(task_id, "answer", job_id="waits", actor="ann", words="it is so")
+    assert await broken.violations("I5") == []
+    await broken.by(f"UPDATE {RESULTS} SET outcome = 'completed' WHERE job_id = 'waits'")
+    assert [item.subject for item in await broken.violations("I5")] == [task_id]
+
+
+async def test_an_answer_of_a_stranger_takes_an_epoch_that_nobody_was_given(broken: Broken) -> None:
+    await broken.ledger.submit(new_job("abroad", capability=None, agent="stranger"))
+    (task,) = await broken.ledger.foreign_tasks(10)
+    await broken.ledger.forward(task.task_id, task.deadline)
+    await broken.ledger.forward_ended(task.task_id, task.attempt, finish("hello"), "abroad")
+    assert await broken.violations("I5") == []
+    await broken.by(f"UPDATE {RESULTS} SET agent_id = 'thief' WHERE job_id = 'abroad'")
+    assert [item.subject for item in await broken.violations("I5")] == [task.task_id]
+
+
+async def test_an_assignment_takes_an_epoch_whether_it_is_acknowledged_or_not(broken: Broken) -> None:
+    task_id = (await broken.ledger.job("waits")).tasks[0].task_id
+    await broken.ledger.assign(task_id, "r1-incarnation", "ann")
+    assert await broken.violations("I5") == []
+    await broken.by(f"UPDATE {TASKS} SET lease_until = now() - interval '5 minutes' WHERE job_id = 'waits'")
+    await broken.ledger.reap()
+    assert await broken.violations("I5") == []
+    await broken.by(f"UPDATE {TASKS} SET run_after = now() WHERE job_id = 'waits'")
+    await broken.ledger.assign(task_id, "r1-incarnation", "ann")
+    assert (await claim_one(broken.ledger, "r1-incarnation")).fence.epoch == 2
+    assert await broken.violations("I5") == []
+
+
+async def test_the_last_call_of_a_failed_attempt_may_pass_the_limit(broken: Broken) -> None:
+    await broken.ledger.cancel("waits", "ann")
+    await broken.ledger.submit(new_job("dear", budget=Budget(cost_usd=1.0)))
+    fence = (await claim_one(broken.ledger, "r1-incarnation")).fence
+    start = EffectStart(
+        step=0, call=0, kind="model", name="m", repeat="pure", request_hash="h", reserve=Amounts(cost_usd=0.9)
+    )
+    assert (await broken.ledger.effect_begin(fence, [start], OwnLimits())).verdict == "ok"
+    await broken.ledger.effect_end(fence, [EffectEnd(step=0, call=0, used=Amounts(cost_usd=1.2))])
+    spent = Failure(code="llm_error", message="no", retryable=False, usage=Usage(cost_usd=1.2))
+    await broken.ledger.fail(fence, spent)
+    assert await broken.violations("I10") == []
+    await broken.by(f"UPDATE {JOBS} SET cost_usd = 2.3 WHERE job_id = 'dear'")
+    assert [item.subject for item in await broken.violations("I10")] == ["dear"]
+
+
+async def test_a_question_stands_on_the_board_until_it_is_decided(broken: Broken) -> None:
+    fence = (await claim_one(broken.ledger, "r1-incarnation")).fence
+    asked = ApprovalRequest(
+        approval_id="a1", tool="pay", arguments="{}", arguments_sha256="0" * 64, question="May I?"
+    )
+    await broken.ledger.wait(fence, Waiting(reason="approval", approvals=(asked,)))
+    await broken.by(
+        "UPDATE agent2389.board SET changed_at = now() - interval '5 minutes' WHERE kind = 'approval'",
+        "UPDATE agent2389.approvals SET asked_at = now() - interval '5 minutes'",
+    )
+    assert await broken.violations("I13") == []
+    await broken.by("UPDATE agent2389.approvals SET state = 'rejected', decided_at = now()")
+    assert "does not stand" in (await broken.violations("I13"))[0].message
+    await broken.by(
+        "UPDATE agent2389.approvals SET state = 'pending', decided_at = NULL",
+        "DELETE FROM agent2389.board WHERE kind = 'approval'",
+    )
+    assert "not on the board" in (await broken.violations("I13"))[0].message
+
+
+async def test_who_moves_into_the_first_hundred_has_time_to_be_shown(broken: Broken) -> None:
+    for number in range(110):
+        await broken.ledger.submit(new_job(f"one of many {number}", capability="writing"))
+    await broken.by(
+        f"UPDATE {TASKS} SET queued_at = now() - interval '5 minutes', run_after = now() - interval '5 minutes' WHERE state = 'queued'"
+    )
+    await broken.ledger.refresh_board()
+    await broken.by("UPDATE agent2389.board SET sent_version = version, on_wire = true")
+    assert await broken.violations("I13") == []
+    await join(broken.ledger, "w1", "writing")
+    claims = await broken.ledger.claim_batch("w1-incarnation", 5)
+    report = await broken.report()
+    assert not [item for item in report.violations if item.invariant == "I13"]
+    # Five moved up, and five are still shown that were claimed.
+    late = [item for item in report.settling if item.message == "is not on the board"]
+    assert len([item for item in late if item.subject.startswith("open")]) == len(claims)
+    await broken.by(f"DELETE FROM agent2389.board b USING {TASKS} x WHERE b.key[2] = x.task_id "
+                    "AND x.job_id = 'one of many 10'")  # fmt: skip
+    assert ["not on the board" in item.message for item in await broken.violations("I13")] == [True]

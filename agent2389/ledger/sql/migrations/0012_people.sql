@@ -223,7 +223,7 @@ BEGIN
     effects := agent2389.with_effect(effects, 'wakes',
         agent2389.wake_of(task) || jsonb_build_object('pool', 'agent.' || them.agent_id));
     effects := agent2389.with_effect(effects, 'changes', agent2389.note(t, task.job_id, of_task, 'task.assigned',
-        them.agent_id, jsonb_build_object('actor', who, 'incarnation', to_incarnation)));
+        them.agent_id, jsonb_build_object('actor', who, 'incarnation', to_incarnation, 'epoch', task.epoch)));
     RETURN agent2389.written('ok', t, of_task, effects);
 END $$;
 

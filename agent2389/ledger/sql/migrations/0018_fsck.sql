@@ -25,6 +25,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT 'I1', o.job_id, 'has an accepted receipt and is no job', NULL, NULL FROM agent2389.outbox o
     WHERE o.tenant = t AND o.kind = 'receipt' AND o.body::jsonb ->> 'verdict' = 'accepted'
         AND NOT EXISTS (SELECT FROM agent2389.jobs j WHERE j.tenant = t AND j.job_id = o.job_id)
+        AND NOT EXISTS (SELECT FROM agent2389.tombstones g WHERE g.tenant = t AND g.job_id = o.job_id)
     UNION ALL
     SELECT 'I3', j.job_id, 'ended as ' || j.state || ' without a result', NULL, NULL FROM agent2389.jobs j
     WHERE j.tenant = t AND j.state <> 'open'
@@ -59,7 +60,19 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH granted AS MATERIALIZED (
         SELECT e.task_id, (e.data ->> 'epoch')::integer AS epoch, e.agent_id, e.at, e.id
         FROM agent2389.events e
-        WHERE e.tenant = t AND e.type IN ('task.claimed', 'task.assigned') AND e.data ? 'epoch'
+        WHERE e.tenant = t AND e.type = 'task.claimed' AND e.data ? 'epoch'
+    ), used AS MATERIALIZED (
+        SELECT g.task_id, g.epoch, g.id FROM granted g
+        UNION ALL
+        -- An assignment that was acknowledged is a claim of the same epoch.
+        SELECT e.task_id, (e.data ->> 'epoch')::integer, e.id FROM agent2389.events e
+        WHERE e.tenant = t AND e.type = 'task.assigned' AND e.data ? 'epoch' AND NOT EXISTS (SELECT FROM granted g
+            WHERE g.task_id = e.task_id AND g.epoch = (e.data ->> 'epoch')::integer)
+        UNION ALL
+        -- Who answers without owning the task, a person or a foreign agent, takes the last epoch.
+        SELECT r.task_id, r.epoch, NULL FROM agent2389.results r JOIN agent2389.tasks x USING (tenant, task_id)
+        WHERE r.tenant = t AND r.incarnation IS NULL AND r.standing = 'current'
+            AND (r.outcome = 'answered' OR r.agent_id = x.bound_agent)
     ), standing AS MATERIALIZED (
         SELECT r.task_id, count(*) FILTER (WHERE r.standing = 'current') AS current,
             count(*) FILTER (WHERE r.standing = 'proposed') AS proposed
@@ -84,10 +97,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WHERE r.tenant = t AND r.incarnation IS NOT NULL AND r.standing <> 'refused' AND r.at > g.at
     UNION ALL
     SELECT 'I5', x.task_id, 'stands at epoch ' || x.epoch || ' and was given epochs '
-        || coalesce(string_agg(g.epoch::text, ', ' ORDER BY g.id), 'none'), NULL, NULL
-    FROM agent2389.tasks x LEFT JOIN granted g USING (task_id) WHERE x.tenant = t
+        || coalesce(string_agg(u.epoch::text, ', ' ORDER BY u.id NULLS LAST), 'none'), NULL, NULL
+    FROM agent2389.tasks x LEFT JOIN used u USING (task_id) WHERE x.tenant = t
     GROUP BY x.task_id, x.epoch
-    HAVING coalesce(array_agg(g.epoch ORDER BY g.id) FILTER (WHERE g.epoch IS NOT NULL), '{}')
+    HAVING coalesce(array_agg(u.epoch ORDER BY u.id NULLS LAST) FILTER (WHERE u.epoch IS NOT NULL), '{}')
         <> ARRAY(SELECT generate_series(1, x.epoch))
     UNION ALL
     SELECT 'I6', x.task_id, 'is ' || x.state || ' and needs owner, lease and token exactly when owned', NULL, NULL
@@ -128,7 +141,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WHERE e.tenant = t AND e.type = 'task.completed'
     UNION ALL
     SELECT 'I10', j.job_id, 'spent ' || j.cost_usd || ' USD of ' || (j.budget ->> 'cost_usd'), NULL, NULL
-    FROM agent2389.jobs j WHERE j.tenant = t AND j.cost_usd > (j.budget ->> 'cost_usd')::numeric + coalesce(
+    -- One call may pass the limit; of an attempt that left no result only the journal knows what it cost.
+    FROM agent2389.jobs j LEFT JOIN (SELECT e.job_id, max(e.cost_usd) AS usd FROM agent2389.effects e
+        WHERE e.tenant = t GROUP BY e.job_id) dearest USING (job_id)
+    WHERE j.tenant = t AND j.cost_usd > (j.budget ->> 'cost_usd')::numeric + greatest(dearest.usd,
         (SELECT max((r.usage ->> 'cost_usd')::numeric) FROM agent2389.results r
             WHERE r.tenant = t AND r.job_id = j.job_id), 0)
 $$;
@@ -138,11 +154,20 @@ CREATE FUNCTION agent2389.fsck_board(t text) RETURNS SETOF agent2389.problem
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH waiting AS (
         SELECT x.*, row_number() OVER (PARTITION BY x.pool ORDER BY x.rank, x.seq) AS place
-        FROM agent2389.tasks x WHERE x.tenant = t AND x.state = 'queued'
+        FROM agent2389.tasks x WHERE x.tenant = t AND x.state = 'queued' AND x.run_after <= clock_timestamp()
+    ), gone AS MATERIALIZED (
+        -- Tasks that waited until lately. Whoever stood behind them may just have moved into the first hundred.
+        SELECT x.pool, count(*) AS tasks, max(greatest(x.claimed_at, x.finished_at, x.paused_at)) AS at
+        FROM agent2389.tasks x WHERE x.tenant = t AND NOT (x.state = 'queued' AND x.run_after <= clock_timestamp())
+            AND greatest(x.claimed_at, x.finished_at, x.paused_at) > clock_timestamp() - interval '150 seconds'
+        GROUP BY x.pool
     ), wanted AS MATERIALIZED (
         SELECT 'open' AS kind, ARRAY[w.pool, w.task_id, w.epoch::text] AS key, NULL::text AS payload,
-            greatest(w.queued_at, w.run_after) AS since
-        FROM waiting w WHERE w.place <= 100 AND w.run_after <= clock_timestamp()
+            greatest(w.queued_at, w.run_after, CASE WHEN w.place + g.tasks > 100 THEN g.at END) AS since
+        FROM waiting w LEFT JOIN gone g USING (pool) WHERE w.place <= 100
+        UNION ALL
+        SELECT 'approval', ARRAY[p.approval_id], NULL, p.asked_at FROM agent2389.approvals p
+        WHERE p.tenant = t AND p.state = 'pending'
         UNION ALL
         SELECT 'claim', ARRAY[x.task_id, x.epoch::text], NULL, x.claimed_at FROM agent2389.tasks x
         WHERE x.tenant = t AND x.state IN ('assigned', 'acked', 'in_progress')
