@@ -1,5 +1,6 @@
 """The journal's tables of the in-memory ledger."""
 
+from collections.abc import Collection
 from datetime import datetime
 
 import msgspec
@@ -93,6 +94,15 @@ class JournalTables:
         self.transcript: dict[Place, MessagePlace] = {}
         self.limits: dict[tuple[str, str, str], float] = {}
         self.spend: dict[Account, Spend] = {}
+
+    def forget(self, tenant: str, job_id: str, tasks: Collection[str]) -> None:
+        """Delete what a buried job leaves; messages are forgotten on their own."""
+        scopes = {(tenant, f"job:{job_id}"), *((tenant, f"task:{task_id}") for task_id in tasks)}
+        keys = {(tenant, task_id) for task_id in tasks}
+        self.spend = {account: row for account, row in self.spend.items() if account[:2] not in scopes}
+        self.effects = {place: row for place, row in self.effects.items() if place[:2] not in keys}
+        self.transcript = {place: row for place, row in self.transcript.items() if place[:2] not in keys}
+        self.open = {key: places for key, places in self.open.items() if key not in keys}
 
 
 def plus(one: Amounts, other: Amounts) -> Amounts:

@@ -159,6 +159,7 @@ def _bury(tables: Tables, tenant: str, keep_days: float, limit: int) -> int:
         tables.dossiers.pop(key, None)
         if (key[0], "result", (key[1],)) in tables.board:
             show_on_board(tables, key[0], "result", (key[1],), None)
+        tables.journal.forget(*key, {task.task_id for task in tables.tasks_of(*key)})
         for task in tables.tasks_of(*key):
             for rows in (tables.tasks, tables.results, tables.workspaces, tables.grants):
                 rows.pop((task.tenant, task.task_id), None)

@@ -297,6 +297,10 @@ BEGIN
     DELETE FROM agent2389.approvals WHERE tenant = old.tenant AND job_id = old.job_id;
     DELETE FROM agent2389.results WHERE tenant = old.tenant AND job_id = old.job_id;
     DELETE FROM agent2389.job_results WHERE tenant = old.tenant AND job_id = old.job_id;
+    -- The same id begins with an empty account once its tombstone is gone.
+    DELETE FROM agent2389.spend s WHERE s.tenant = old.tenant AND s.scope IN (SELECT 'job:' || old.job_id
+        UNION ALL SELECT 'task:' || x.task_id FROM agent2389.tasks x
+        WHERE x.tenant = old.tenant AND x.job_id = old.job_id);
     DELETE FROM agent2389.tasks WHERE tenant = old.tenant AND job_id = old.job_id;
     WITH gone AS (
         DELETE FROM agent2389.events WHERE tenant = old.tenant AND job_id = old.job_id RETURNING *)
