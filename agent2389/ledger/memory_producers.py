@@ -70,7 +70,8 @@ def _recent(tables: Tables, tenant: str, new: NewJob) -> JobRecord | None:
 
 def _accept(tables: Tables, gathered: Gathered, tenant: str, new: NewJob) -> JobRecord:
     now = tables.now()
-    deadline = new.deadline or now + DEFAULT_DEADLINE
+    starts = new.not_before or now
+    deadline = new.deadline or max(starts, now) + DEFAULT_DEADLINE
     if deadline <= now:
         raise InputRefused("expired", "the deadline passed before the job arrived")
     if (new.capability is None) == (new.agent is None):
@@ -85,7 +86,6 @@ def _accept(tables: Tables, gathered: Gathered, tenant: str, new: NewJob) -> Job
         created_at=now,
         last_seen=now,
     )
-    starts = new.not_before or now
     task = TaskRecord(
         tenant=tenant,
         task_id=task_id_of(new.job_id, "", 0),

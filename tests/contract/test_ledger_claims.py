@@ -73,3 +73,15 @@ async def test_an_answer_of_an_earlier_attempt_counts_no_more(ledger: SteppedLed
     assert (await ledger.forward_ended(task_id, 0, finish("late"), "job-1")).verdict == "already"
     assert (await ledger.job("job-1")).tasks[0].state is TaskState.FORWARDED
     assert (await ledger.forward_ended(task_id, 1, finish("in time"), "job-1")).verdict == "ok"
+
+
+async def test_an_hour_without_a_deadline_begins_when_the_job_may_begin(ledger: SteppedLedger) -> None:
+    for job_id, hours in (("past", -2), ("later", 2)):
+        may_begin = ledger.time() + timedelta(hours=hours)
+        await ledger.submit(new_job(job_id, not_before=may_begin))
+        found = await ledger.job(job_id)
+        assert found.deadline is not None
+        late = found.deadline - max(may_begin, found.job.created_at) - timedelta(hours=1)
+        assert abs(late) < timedelta(seconds=1)
+    await ledger.submit(new_job("named", not_before=may_begin, deadline=may_begin + timedelta(minutes=1)))
+    assert (await ledger.job("named")).deadline == may_begin + timedelta(minutes=1)

@@ -29,8 +29,9 @@ DECLARE
     verdict text := 'accepted';
     remark text;
     age double precision := 0;
-    ends timestamptz := coalesce((job ->> 'deadline')::timestamptz, clock_timestamp() + interval '1 hour');
     starts timestamptz := coalesce((job ->> 'not_before')::timestamptz, clock_timestamp());
+    ends timestamptz := coalesce((job ->> 'deadline')::timestamptz,
+        greatest(starts, clock_timestamp()) + interval '1 hour');
     effects jsonb := agent2389.no_effects();
     answer jsonb;
 BEGIN
