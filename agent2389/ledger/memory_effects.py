@@ -300,10 +300,12 @@ def resolve(
     doubtful = {place: row for place, row in _doubtful(tables, key).items() if place[3:] == at}
     if task is None or task.owner is not None or not doubtful:
         raise NotFound("there is no such call in doubt")
-    effect = doubtful[max(doubtful)]
+    place = max(doubtful)
+    effect = doubtful[place]
     if happened:
         body = msgspec.json.encode({"role": "tool", "text": answer}).decode()
-        memory_messages.keep(tables, task, (Message(step=at[0], slot=at[1], body=body),))
+        message = Message(step=at[0], slot=at[1], body=body)
+        memory_messages.keep(tables, task, (message,), generation=place[2])
         effect.response = digest(body.encode())
     effect.state = "done" if happened else "void"
     gathered = Gathered()

@@ -10,9 +10,12 @@ from agent2389.ledger.memory_tables import LONG_AGO, Tables, TaskRecord, digest
 YOUNG = timedelta(hours=1)
 
 
-def keep(tables: Tables, task: TaskRecord, messages: Sequence[Message]) -> None:
-    """Store what is new; a place that is taken stays as it is."""
+def keep(
+    tables: Tables, task: TaskRecord, messages: Sequence[Message], *, generation: int | None = None
+) -> None:
+    """Store what is new, in the current generation when none is named; a taken place stays as it is."""
     journal = tables.journal
+    generation = task.generation if generation is None else generation
     for message in messages:
         sha256 = digest(message.body.encode())
         journal.messages.setdefault((task.tenant, sha256), message.body)
@@ -20,7 +23,7 @@ def keep(tables: Tables, task: TaskRecord, messages: Sequence[Message]) -> None:
         stored_at = journal.stored_at.get((task.tenant, sha256), LONG_AGO)
         if stored_at < tables.now() - YOUNG / 2:
             journal.stored_at[task.tenant, sha256] = tables.now()
-        place = (task.tenant, task.task_id, task.generation, message.step, message.slot)
+        place = (task.tenant, task.task_id, generation, message.step, message.slot)
         journal.transcript.setdefault(place, MessagePlace(message.kind, sha256, task.epoch, tables.now()))
 
 

@@ -185,6 +185,25 @@ async def test_doubt_goes_to_a_person_and_their_word_counts(hasty: SteppedLedger
     assert json.loads(begun.answers[0].response or "")["text"] == "it was sent"
 
 
+async def test_their_word_stands_in_the_conversation_of_the_call(hasty: SteppedLedger) -> None:
+    claim, incarnation = await claimed(hasty)
+    await begin(hasty, claim.fence, tool(step=3, repeat="unsafe", key="k"))
+    again = await crash(hasty, incarnation)
+    await hasty.escalate_task(again.fence, "in_doubt", "?")
+    task_id = claim.fence.task_id
+    await hasty.decide(task_id, "retry", job_id="job-1", actor="ann", words="Do it differently.")
+    anew = await claim_one(hasty, incarnation)
+    assert verdicts(await begin(hasty, anew.fence, tool(repeat="unsafe", key="k"))) == ["in_doubt"]
+    await hasty.escalate_task(anew.fence, "in_doubt", "?")
+    await hasty.resolve_effect(task_id, 3, 1, happened=True, answer="it was sent", actor="ann")
+    last = await claim_one(hasty, incarnation)
+    assert (await hasty.resume(last.fence)).messages == (), "the new conversation has not begun"
+    begun = await begin(hasty, last.fence, tool(repeat="unsafe", key="k"))
+    assert json.loads(begun.answers[0].response or "")["text"] == "it was sent"
+    told = [row for row in await hasty.transcript("job-1") if row.body]
+    assert [(row.generation, row.step) for row in told] == [(0, 3)]
+
+
 async def test_what_did_not_happen_may_begin_again(hasty: SteppedLedger) -> None:
     claim, incarnation = await claimed(hasty)
     await begin(hasty, claim.fence, tool(repeat="unsafe", key="k"))

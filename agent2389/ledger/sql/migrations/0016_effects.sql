@@ -259,6 +259,8 @@ BEGIN
         RAISE EXCEPTION 'there is no such call in doubt' USING ERRCODE = 'A2404';
     END IF;
     IF happened THEN
+        -- The answer belongs to the conversation in which the call was made, which need not be the current one.
+        task.generation := effect.generation;
         PERFORM agent2389.keep_messages(task, jsonb_build_array(jsonb_build_object(
             'step', of_step, 'slot', of_call, 'kind', 'turn', 'body', said)));
     END IF;
