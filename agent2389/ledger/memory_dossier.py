@@ -53,17 +53,17 @@ class MemoryDossier:
     async def cite(self, fence: Fence, citation: NewCitation) -> Citation:
         """Keep a citation and its source."""
         sheets, now = self._open(fence, "cite", citation.claim), self._tables.now()
-        if len(sheets.citations) >= MOST_CITATIONS:
-            raise InputRefused("invalid", f"the job holds {MOST_CITATIONS} citations, the most it may")
-        _check(citation, kind=KINDS)
         source = next((row for row in sheets.sources if _is_of(citation, row)), None)
-        if source is None:
-            source = _source(len(sheets.sources) + 1, citation, now)
-            sheets.sources.append(source)
-        words = (source.number, citation.claim, citation.quote, citation.place)
+        words = (source and source.number, citation.claim, citation.quote, citation.place)
         for row in sheets.citations:
             if (row.source, row.claim, row.quote, row.place) == words:
                 return row
+        if len(sheets.citations) >= MOST_CITATIONS:
+            raise InputRefused("invalid", f"the job holds {MOST_CITATIONS} citations, the most it may")
+        _check(citation, kind=KINDS)
+        if source is None:
+            source = _source(len(sheets.sources) + 1, citation, now)
+            sheets.sources.append(source)
         made = Citation(
             number=len(sheets.citations) + 1,
             source=source.number,

@@ -59,6 +59,24 @@ async def test_a_citation_is_kept_once_with_its_source(ledger: SteppedLedger, ta
     assert await ledger.dossier.citation("job-1", 2) == other
 
 
+async def test_a_full_dossier_still_knows_what_it_holds(
+    ledger: SteppedLedger, task: Fence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("postgres_dossier", "memory_dossier"):
+        monkeypatch.setattr(f"agent2389.ledger.{module}.MOST_CITATIONS", 1)
+        monkeypatch.setattr(f"agent2389.ledger.{module}.MOST_REQUIREMENTS", 1)
+    kept = await ledger.dossier.cite(task, citation())
+    assert await ledger.dossier.cite(task, citation()) == kept
+    asked = await ledger.dossier.add_requirement(task, "It ends.")
+    assert await ledger.dossier.add_requirement(task, "It ends.") == asked
+    for other in ({"claim": "It was cold."}, {"locator": "another.pdf"}):
+        with pytest.raises(InputRefused):
+            await ledger.dossier.cite(task, citation(**other))
+    with pytest.raises(InputRefused):
+        await ledger.dossier.add_requirement(task, "It begins.")
+    assert [row.number for row in await ledger.dossier.sources("job-1")] == [1]
+
+
 async def test_another_content_of_a_file_is_another_source(ledger: SteppedLedger, task: Fence) -> None:
     await ledger.dossier.cite(task, citation())
     second = await ledger.dossier.cite(task, citation(sha256="b" * 64))

@@ -107,22 +107,27 @@ BEGIN
     IF j IS NULL THEN
         RETURN NULL;
     END IF;
-    IF (SELECT count(*) FROM agent2389.citations c WHERE c.tenant = t AND c.job_id = j) >= most THEN
+    SELECT s.number INTO from_source FROM agent2389.sources s WHERE s.tenant = t AND s.job_id = j
+        AND s.kind = new ->> 'kind' AND s.locator = new ->> 'locator'
+        AND s.sha256 IS NOT DISTINCT FROM new ->> 'sha256';
+    SELECT * INTO kept FROM agent2389.citations c WHERE c.tenant = t AND c.job_id = j
+        AND c.source = from_source AND c.content_hash = fingerprint;
+    IF FOUND THEN
+        RETURN agent2389.citation_record(kept);
+    ELSIF (SELECT count(*) FROM agent2389.citations c WHERE c.tenant = t AND c.job_id = j) >= most THEN
         RAISE EXCEPTION 'the job holds % citations, the most it may', most USING ERRCODE = 'A2001', DETAIL = 'invalid';
     END IF;
-    INSERT INTO agent2389.sources (tenant, job_id, number, kind, locator, title, sha256)
-    SELECT t, j, coalesce(max(s.number), 0) + 1, new ->> 'kind', new ->> 'locator', new ->> 'title', new ->> 'sha256'
-    FROM agent2389.sources s WHERE s.tenant = t AND s.job_id = j
-    ON CONFLICT DO NOTHING;
-    SELECT s.number INTO from_source FROM agent2389.sources s WHERE s.tenant = t AND s.job_id = j
-        AND s.kind = new ->> 'kind' AND s.locator = new ->> 'locator' AND s.sha256 IS NOT DISTINCT FROM new ->> 'sha256';
+    IF from_source IS NULL THEN
+        INSERT INTO agent2389.sources (tenant, job_id, number, kind, locator, title, sha256)
+        SELECT t, j, coalesce(max(s.number), 0) + 1, new ->> 'kind', new ->> 'locator', new ->> 'title', new ->> 'sha256'
+        FROM agent2389.sources s WHERE s.tenant = t AND s.job_id = j
+        RETURNING number INTO from_source;
+    END IF;
     INSERT INTO agent2389.citations (tenant, job_id, number, source, task_id, claim, quote, place, found, content_hash)
     SELECT t, j, coalesce(max(c.number), 0) + 1, from_source, of_task, new ->> 'claim', new ->> 'quote',
         new ->> 'place', (new ->> 'found')::boolean, fingerprint
     FROM agent2389.citations c WHERE c.tenant = t AND c.job_id = j
-    ON CONFLICT DO NOTHING;
-    SELECT * INTO kept FROM agent2389.citations c WHERE c.tenant = t AND c.job_id = j
-        AND c.source = from_source AND c.content_hash = fingerprint;
+    RETURNING * INTO kept;
     RETURN agent2389.citation_record(kept);
 END $$;
 
