@@ -52,11 +52,11 @@ def _pool(key: BoardKey) -> tuple[str, str]:
 
 
 def derived(tables: Tables) -> dict[BoardKey, str]:
-    """What the tasks say should be shown: the first hundred of every pool, and who owns what."""
+    """What the tasks say should be shown: the first hundred due of every pool, and who owns what."""
     settled = tables.now() - SETTLED
     found: dict[BoardKey, str] = {}
     for task in _first_of_pools(tables):
-        if task.run_after <= tables.now() and max(task.queued_at, task.run_after) <= settled:
+        if max(task.queued_at, task.run_after) <= settled:
             ids = (task.pool, task.task_id, str(task.epoch))
             found[task.tenant, "open", ids] = _payload(task, task.queued_at, {"priority": task.priority})
     for task in tables.tasks.values():
@@ -69,7 +69,7 @@ def derived(tables: Tables) -> dict[BoardKey, str]:
 def _first_of_pools(tables: Tables) -> list[TaskRecord]:
     pools: dict[tuple[str, str], list[TaskRecord]] = {}
     for task in tables.tasks.values():
-        if task.state is TaskState.QUEUED:
+        if task.state is TaskState.QUEUED and task.run_after <= tables.now():
             pools.setdefault((task.tenant, task.pool), []).append(task)
     ordered = (sorted(waiting, key=lambda task: task.claim_order) for waiting in pools.values())
     return [task for waiting in ordered for task in waiting[:MOST_OPEN]]

@@ -1,6 +1,8 @@
 """What every ledger promises about topics whose sender was late or whose broker forgot."""
 
+import json
 from collections.abc import Sequence
+from datetime import timedelta
 
 import msgspec
 
@@ -41,3 +43,14 @@ async def test_a_topic_that_a_late_sender_set_again_is_cleared_once_more(ledger:
     assert [(row.kind, row.payload, row.version) for row in cleared] == [("result", None, 4)]
     await ledger.board_sent(cleared)
     assert [row.key for row in await ledger.lease_board(10) if row.key == ("gone-1",)] == []
+
+
+async def test_tasks_of_later_leave_their_places_to_those_of_now(ledger: SteppedLedger) -> None:
+    later = ledger.time() + timedelta(minutes=30)
+    for number in range(100):
+        await ledger.submit(new_job(f"later-{number}", not_before=later))
+    await ledger.submit(new_job("now"))
+    await ledger.advance(0.3)
+    await ledger.refresh_board()
+    (shown,) = await ledger.lease_board(200)
+    assert json.loads(shown.payload or "")["job_id"] == "now"

@@ -122,8 +122,8 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(jsonb_agg(wake), '[]') FROM due
 $$;
 
--- Brings the derived rows of the board in line with the tasks: what waits (top 100 of each pool, in
--- claim order) and who owns what. Level-triggered, so it also repairs; at most five times a second. A pool
+-- Brings the derived rows of the board in line with the tasks: what waits (the first 100 due tasks of each pool,
+-- in claim order) and who owns what. Level-triggered, so it also repairs; at most five times a second. A pool
 -- never has more than a hundred `open` topics on the broker: one that is still to be cleared there keeps its
 -- place until its clear went out.
 CREATE FUNCTION agent2389_v1.refresh_board() RETURNS boolean
@@ -145,8 +145,9 @@ BEGIN
                 'priority', 9 - q.rank, 'since', agent2389.zulu(q.queued_at))::text AS payload,
             q.rank, q.seq
         FROM pools p CROSS JOIN LATERAL (SELECT * FROM agent2389.tasks x WHERE x.tenant = p.tenant
-            AND x.pool = p.pool AND x.state = 'queued' ORDER BY x.rank, x.seq LIMIT 100) q
-        WHERE q.run_after <= clock_timestamp() AND greatest(q.queued_at, q.run_after) <= settled
+            AND x.pool = p.pool AND x.state = 'queued' AND x.run_after <= clock_timestamp()
+            ORDER BY x.rank, x.seq LIMIT 100) q
+        WHERE greatest(q.queued_at, q.run_after) <= settled
         UNION ALL
         SELECT o.tenant, 'claim', ARRAY[o.task_id, o.epoch::text],
             jsonb_build_object('task_id', o.task_id, 'job_id', o.job_id, 'epoch', o.epoch, 'capability', o.pool,
