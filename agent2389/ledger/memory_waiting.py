@@ -1,5 +1,6 @@
 """What tasks of the in-memory ledger wait for: timers, people, approvals, foreign agents."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -132,7 +133,7 @@ def decide_approval(
 
 
 def foreign_tasks(tables: Tables, tenant: str, limit: int) -> Sequence[ForeignTask]:
-    """Tasks bound to agents that never registered here, due or forwarded."""
+    """Tasks bound to agents that never registered here, due or forwarded; the agents take turns."""
     ours = {entry.record.agent_id for key, entry in tables.agents.items() if key[0] == tenant}
     now = tables.now()
     found = [
@@ -143,8 +144,19 @@ def foreign_tasks(tables: Tables, tenant: str, limit: int) -> Sequence[ForeignTa
         and task.bound_agent not in ours
         and (task.state is TaskState.FORWARDED or (task.state is TaskState.QUEUED and task.run_after <= now))
     ]
-    found.sort(key=lambda task: task.claim_order)
-    return tuple(_foreign(tables, task) for task in found[:limit])
+    turns: Counter[tuple[str, str | None]] = Counter()
+    places: list[tuple[int, tuple[int, int], TaskRecord]] = []
+    for task in sorted(found, key=lambda task: task.claim_order):
+        places.append((turns[task.state, task.bound_agent], task.claim_order, task))
+        turns[task.state, task.bound_agent] += 1
+    places.sort(key=lambda place: place[:2])
+    chosen = [
+        task
+        for state in (TaskState.QUEUED, TaskState.FORWARDED)
+        for task in [task for _, _, task in places if task.state is state][:limit]
+    ]
+    chosen.sort(key=lambda task: task.claim_order)
+    return tuple(_foreign(tables, task) for task in chosen)
 
 
 def _foreign(tables: Tables, task: TaskRecord) -> ForeignTask:

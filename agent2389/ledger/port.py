@@ -142,7 +142,10 @@ class Ledger(Journal, Protocol):
     # foreign agents --------------------------------------------------------------
 
     async def foreign_tasks(self, limit: int) -> Sequence[ForeignTask]:
-        """Tasks bound to agents without a row here, due or forwarded."""
+        """Tasks bound to agents without a row here: at most ``limit`` due ones and as many forwarded ones.
+
+        The agents take turns, so the backlog of one that is away hides nobody else's tasks.
+        """
         ...
 
     async def forward(self, task_id: str, until: datetime) -> Written | None:

@@ -231,6 +231,23 @@ async def _due(ledger: SteppedLedger) -> bool:
     return bool(await ledger.foreign_tasks(10))
 
 
+async def test_the_backlog_of_a_stranger_that_is_away_hides_nobody_else(ledger: SteppedLedger) -> None:
+    names = {"away": 3, "near": 2, "busy": 2}
+    for agent, count in names.items():
+        for number in range(count):
+            await ledger.submit(new_job(f"{agent}-{number}", capability=None, agent=agent))
+    for number in range(names["busy"]):
+        task_id = (await ledger.job(f"busy-{number}")).tasks[0].task_id
+        assert await ledger.forward(task_id, ledger.time() + timedelta(seconds=60)) is not None
+    seen = {limit: [task.job_id for task in await ledger.foreign_tasks(limit)] for limit in (1, 2, 3, 9)}
+    assert seen == {
+        1: ["away-0", "busy-0"],
+        2: ["away-0", "near-0", "busy-0", "busy-1"],
+        3: ["away-0", "away-1", "near-0", "busy-0", "busy-1"],
+        9: [f"{agent}-{number}" for agent, count in names.items() for number in range(count)],
+    }
+
+
 async def test_our_own_agents_are_not_foreign(ledger: SteppedLedger) -> None:
     await join(ledger, "r1")
     await ledger.submit(new_job(capability=None, agent="r1"))

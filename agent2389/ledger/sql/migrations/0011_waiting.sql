@@ -197,19 +197,24 @@ BEGIN
     RETURN agent2389.ask_person(task, problem, task.bound_agent, problem);
 END $$;
 
--- Tasks that wait for agents that never registered here.
+-- Tasks that wait for agents that never registered here: at most `most` to be sent and `most` that were sent. The
+-- agents take turns, so the backlog of one that is away hides nobody else's tasks.
 CREATE FUNCTION agent2389_v1.foreign_tasks(most integer) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(jsonb_agg(jsonb_build_object('task_id', q.task_id, 'job_id', q.job_id, 'agent_id', q.bound_agent,
         'state', q.state, 'attempt', q.forwards - (q.state = 'forwarded')::integer, 'instruction', coalesce(q.instruction, q.job_instruction),
         'input', q.input, 'next', q.next, 'deadline', q.deadline, 'wire_task_id', q.wire_task_id,
         'conversation_id', q.conversation_id, 'hop', q.hop) ORDER BY q.rank, q.seq), '[]')
-    FROM (SELECT x.*, j.instruction AS job_instruction, j.conversation_id FROM agent2389.tasks x
-        JOIN agent2389.jobs j USING (tenant, job_id)
-        WHERE x.tenant = agent2389.current_tenant() AND x.bound_agent IS NOT NULL
-            AND x.state IN ('queued', 'forwarded') AND (x.state = 'forwarded' OR x.run_after <= clock_timestamp())
-            AND NOT EXISTS (SELECT FROM agent2389.agents a WHERE a.tenant = x.tenant AND a.agent_id = x.bound_agent)
-        ORDER BY x.rank, x.seq LIMIT most) q
+    FROM (SELECT x.*, j.instruction AS job_instruction, j.conversation_id
+        FROM (SELECT y.*, row_number() OVER (PARTITION BY y.state ORDER BY y.turn, y.rank, y.seq) AS place
+            FROM (SELECT z.*, row_number() OVER (PARTITION BY z.state, z.bound_agent ORDER BY z.rank, z.seq) AS turn
+                FROM agent2389.tasks z
+                WHERE z.tenant = agent2389.current_tenant() AND z.bound_agent IS NOT NULL
+                    AND z.state IN ('queued', 'forwarded')
+                    AND (z.state = 'forwarded' OR z.run_after <= clock_timestamp())
+                    AND NOT EXISTS (SELECT FROM agent2389.agents a
+                        WHERE a.tenant = z.tenant AND a.agent_id = z.bound_agent)) y) x
+        JOIN agent2389.jobs j USING (tenant, job_id) WHERE x.place <= most) q
 $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA agent2389, agent2389_v1 FROM PUBLIC;
