@@ -178,10 +178,10 @@ async def house(
         for item in toolkits:
             if not isinstance(item, str):
                 patch.setitem(TOOLKITS, item.name, functools.partial(_itself, item))
-        tools = ToolSet(configuration)
+        ledger = ledger or MemoryLedger()
+        tools = ToolSet(configuration, ledger.dossier)
         await tools.open()
         assert not tools.skipped, tools.skipped
-        ledger = ledger or MemoryLedger()
         incarnation = await join(ledger, agent_id, *capabilities)
         if job is not None:
             await ledger.submit(new_job(**job))

@@ -13,6 +13,7 @@ from agent2389.errors import LeaseLost
 from agent2389.ledger.memory import MemoryLedger
 from agent2389.tools.port import Effect, TaskScope, ToolOutput
 from agent2389.tools.registry import ToolSet
+from tests.support.agent_house import ScriptedModel, call, house, says
 from tests.support.jobs import claim_one, join, new_job
 from tests.support.structure import ROOT
 
@@ -138,6 +139,14 @@ async def test_without_a_ledger_every_call_says_so(tmp_path: Path) -> None:
     output = await tools.call("list_requirements", "{}", scope)
     assert output.failed
     assert "no ledger" in output.text
+
+
+async def test_an_agent_writes_in_the_name_of_its_task(tmp_path: Path) -> None:
+    model = ScriptedModel(says("", call("add_requirement", text="It ends.")), "done")
+    async with house(tmp_path, model, toolkits=["requirements"], job={}) as agent:
+        assert await agent.work() == "completed"
+        (kept,) = await agent.ledger.dossier.requirements("job-1")
+        assert kept.text == "It ends."
 
 
 async def test_the_call_of_a_late_worker_ends_its_attempt(desk: Desk) -> None:
