@@ -144,19 +144,22 @@ def foreign_tasks(tables: Tables, tenant: str, limit: int) -> Sequence[ForeignTa
         and task.bound_agent not in ours
         and (task.state is TaskState.FORWARDED or (task.state is TaskState.QUEUED and task.run_after <= now))
     ]
-    turns: Counter[tuple[str, str | None]] = Counter()
-    places: list[tuple[int, tuple[int, int], TaskRecord]] = []
-    for task in sorted(found, key=lambda task: task.claim_order):
-        places.append((turns[task.state, task.bound_agent], task.claim_order, task))
-        turns[task.state, task.bound_agent] += 1
-    places.sort(key=lambda place: place[:2])
     chosen = [
         task
         for state in (TaskState.QUEUED, TaskState.FORWARDED)
-        for task in [task for _, _, task in places if task.state is state][:limit]
+        for task in _in_turns([task for task in found if task.state is state])[:limit]
     ]
-    chosen.sort(key=lambda task: task.claim_order)
-    return tuple(_foreign(tables, task) for task in chosen)
+    return tuple(_foreign(tables, task) for task in sorted(chosen, key=lambda task: task.claim_order))
+
+
+def _in_turns(tasks: Sequence[TaskRecord]) -> list[TaskRecord]:
+    """The first task of every agent, then the second of every agent, and so on."""
+    turns: Counter[str | None] = Counter()
+    places: list[tuple[int, tuple[int, int], TaskRecord]] = []
+    for task in sorted(tasks, key=lambda task: task.claim_order):
+        places.append((turns[task.bound_agent], task.claim_order, task))
+        turns[task.bound_agent] += 1
+    return [task for _, _, task in sorted(places, key=lambda place: place[:2])]
 
 
 def _foreign(tables: Tables, task: TaskRecord) -> ForeignTask:
