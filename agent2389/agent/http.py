@@ -12,6 +12,7 @@ from agent2389 import __version__
 from agent2389.agent.worker import Worker
 from agent2389.config.model import AgentConfiguration
 from agent2389.errors import Agent2389Error, InputRefused, NotAllowed
+from agent2389.insight.commands import OF_THE_AGENT
 from agent2389.ledger.states import AgentState
 from agent2389.telemetry.logs import recent_lines
 from agent2389.wire.limits import read_json
@@ -22,6 +23,12 @@ MAX_LOG_LINES = 1000
 Execute = Callable[[dict[str, Any]], Awaitable[bytes | None]]
 """Submits a job to this agent and waits; ``None`` when it took too long."""
 
+Keep = Callable[[str], Awaitable[None]]
+"""Writes a pause or resume of this agent id into the ledger: every beat makes a process follow that."""
+
+_ANSWERING = frozenset({AgentState.RUNNING, AgentState.PAUSED})
+"""States in which a pause or a resume means something."""
+
 
 class AgentFace(msgspec.Struct, frozen=True):
     """What the routes need. ``worker`` is ``None`` until the process has started up."""
@@ -30,6 +37,7 @@ class AgentFace(msgspec.Struct, frozen=True):
     incarnation: str
     worker: Callable[[], Worker | None]
     execute: Execute
+    keep: Keep
     restart: Callable[[], None]
     token: str | None
 
@@ -97,12 +105,14 @@ def add_face(app: web.Application, face: AgentFace) -> None:
         wanted = document.get("action") if isinstance(document, dict) else None
         if wanted not in ("pause", "resume", "stop", "restart"):
             raise InputRefused(Code.INVALID, "action must be pause, resume, stop or restart")
-        if worker is None:
-            return web.json_response({"error": "the agent is starting"}, status=409)
+        if worker is None or (wanted in OF_THE_AGENT and worker.state not in _ANSWERING):
+            return web.json_response({"error": f"the agent is {state()}"}, status=409)
         match wanted:
             case "pause":
+                await face.keep(wanted)
                 worker.pause()
             case "resume":
+                await face.keep(wanted)
                 worker.resume()
             case "stop":
                 worker.ask_drain()

@@ -4,13 +4,16 @@ import contextlib
 import hashlib
 from collections.abc import Iterable, Sequence
 
+from agent2389.broker.port import Message
 from agent2389.errors import Conflict, InputRefused, NotFound
 from agent2389.insight.questions import asked
 from agent2389.ledger.port import Ledger
 from agent2389.ledger.records import Change, Delivery, Effects, NextTask, Submitted, Wake, Written
 from agent2389.ledger.states import JOB_ENDED, TERMINAL, AgentState
 from agent2389.ledger.views import AgentRow, ApprovalRow, JobDetail, TaskRow
+from agent2389.wire.mesh import Control, encode
 from agent2389.wire.names import derived_uuid, new_uuid7
+from agent2389.wire.topics import MeshTopics
 
 OF_THE_AGENT = ("pause", "resume")
 """Commands that belong to an agent id, not to one of its processes."""
@@ -169,6 +172,14 @@ async def command(
                 hint=f"see agent2389 agent show {agent_id}",
             )
     return await ledger.command(command_id, agent_id, action, actor, incarnation=incarnation)
+
+
+def hint(
+    ledger: Ledger, command_id: str, agent_id: str, action: str, *, incarnation: str | None = None
+) -> Message:
+    """Makes the processes of an agent id look at once; without it they see the command at their next beat."""
+    control = Control(action=action, command_id=command_id, incarnation=incarnation)
+    return Message(MeshTopics(ledger.tenant).control(agent_id), encode(control))
 
 
 async def approval(ledger: Ledger, wanted: str) -> ApprovalRow:

@@ -3,7 +3,6 @@
 import msgspec
 from aiohttp import web
 
-from agent2389.broker.port import Message
 from agent2389.errors import Conflict, InputRefused, NotFound
 from agent2389.insight import commands
 from agent2389.insight.jobs import resolve
@@ -25,11 +24,9 @@ from agent2389.ops.requests import (
     wanted_tags,
 )
 from agent2389.ops.routes_jobs import answer, number_in
-from agent2389.wire.mesh import Control, encode
 from agent2389.wire.names import new_uuid7
 from agent2389.wire.receipts import Code
 from agent2389.wire.status import timestamp
-from agent2389.wire.topics import MeshTopics
 
 MAX_EVENTS = 500
 AGENT_ACTIONS = ("pause", "resume", "drain", "stop", "restart")
@@ -173,9 +170,8 @@ async def command(request: web.Request) -> web.Response:
         actor_of(request, body),
         incarnation=body.incarnation,
     )
-    hint = Control(action=action, command_id=command_id, incarnation=body.incarnation)
-    topic = MeshTopics(dependencies.ledger.tenant).control(name)
-    await dependencies.dispatcher.publish(Message(topic, encode(hint)))
+    hint = commands.hint(dependencies.ledger, command_id, name, action, incarnation=body.incarnation)
+    await dependencies.dispatcher.publish(hint)
     return answer({"agent_id": name, "action": action, "command_id": command_id, "incarnations": concerned})
 
 

@@ -23,6 +23,7 @@ from agent2389.broker.reach import echo
 from agent2389.config.model import AgentConfiguration, ApprovalsSection
 from agent2389.config.profiles import load_profiles
 from agent2389.errors import ConfigurationError, RunFailed, Unreachable
+from agent2389.insight import commands
 from agent2389.insight.health import Health
 from agent2389.insight.jobs import wait_for_end
 from agent2389.insight.probes import add_probes
@@ -57,6 +58,8 @@ DEFAULT_PORT = 8080
 SELF_TEST_SECONDS = 5.0
 FIRST_CONNECT_SECONDS = 3.0
 EXECUTE_SECONDS = 300.0
+ACTOR = "api"
+"""Who acts through /action, for the record, as over the API without a name."""
 
 log = structlog.get_logger(__name__)
 
@@ -66,6 +69,7 @@ class _Process:
 
     def __init__(self) -> None:
         self.worker: Worker | None = None
+        self.dispatcher: Dispatcher | None = None
         self.stop = asyncio.Event()
         self.waiting_for = "starting"
         self.restart = False
@@ -154,7 +158,7 @@ async def _work(
         connection = await broker.connect(client_id, will=announcer.will())
         intake_connection = await broker.connect(f"{client_id}-intake", manual_acknowledgement=True)
         watch_servers(health, metrics, ledger, connection)
-        dispatcher = Dispatcher(ledger, connection)
+        dispatcher = process.dispatcher = Dispatcher(ledger, connection)
         tools = ToolSet(configuration, ledger.dossier)
         await tools.open()
         stack.push_async_callback(tools.close)
@@ -264,6 +268,13 @@ def _application(
         detail = await wait_for_end(opened[0], submitted.job_id, EXECUTE_SECONDS)
         return detail.final.encode() if detail.final else None
 
+    async def keep(action: str) -> None:
+        if not opened or process.dispatcher is None:
+            raise Unreachable("ledger", process.waiting_for)
+        command_id, agent_id = new_uuid7(), configuration.agent.id
+        await commands.command(opened[0], command_id, agent_id, action, ACTOR)
+        await process.dispatcher.publish(commands.hint(opened[0], command_id, agent_id, action))
+
     add_probes(app, health, metrics, extra=extra, refresh=refresh)
     add_face(
         app,
@@ -272,6 +283,7 @@ def _application(
             incarnation=incarnation,
             worker=lambda: process.worker,
             execute=execute,
+            keep=keep,
             restart=process.ask_restart,
             token=secret,
         ),
