@@ -48,6 +48,10 @@ class Health:
         """Ask ``probe`` under ``name``; a failing required check makes the process not ready."""
         self._probes[name] = (probe, required)
 
+    def forget(self) -> None:
+        """Ask every check anew: something happened that a remembered answer does not know of."""
+        self._last.clear()
+
     async def checks(self) -> dict[str, Check]:
         """Every check, at most two seconds old."""
         names = list(self._probes)

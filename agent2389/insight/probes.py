@@ -42,11 +42,12 @@ def add_probes(
         return web.json_response(body, status=status)
 
     async def report(request: web.Request) -> web.Response:
+        # First, for what it finds out may change the verdict.
+        more = {} if "verbose" in request.query else await extra()
         ok, body = await health.report()
         if "verbose" in request.query:
             text = await _verbose(health, ok=ok, name="healthz")
             return web.Response(text=text, status=200 if ok else 503)
-        more = await extra()
         if more.pop("degraded", False) and body["status"] == "healthy":
             body["status"] = "degraded"
         return web.json_response({**body, **more}, status=200 if ok else 503)

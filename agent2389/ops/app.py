@@ -1,12 +1,15 @@
 """The ops service's HTTP application."""
 
+import asyncio
 from typing import Any
 
 from aiohttp import web
 
 from agent2389 import __version__
+from agent2389.errors import Unreachable
 from agent2389.insight import fleet
-from agent2389.insight.probes import add_probes
+from agent2389.insight.health import Health
+from agent2389.insight.probes import Extra, add_probes
 from agent2389.ops import routes_blobs, routes_fleet, routes_jobs, routes_people, routes_router, routes_work
 from agent2389.ops.access import bearer
 from agent2389.ops.dependencies import DEPENDENCIES, Dependencies
@@ -14,6 +17,8 @@ from agent2389.ops.openapi import add_documentation
 from agent2389.ops.problems import Handler, problems
 
 MAX_BLOB_BYTES = 32 * 1024 * 1024
+FLEET_SECONDS = 1.0
+"""With the two seconds of a check, what a probe waits for a database that is silent."""
 
 
 def build_app(dependencies: Dependencies) -> web.Application:
@@ -33,21 +38,16 @@ def build_app(dependencies: Dependencies) -> web.Application:
     app = web.Application(middlewares=[problems, count, guard], client_max_size=MAX_BLOB_BYTES + 1024)
     app[DEPENDENCIES] = dependencies
 
-    async def extra() -> dict[str, Any]:
-        summary = await fleet.summary(dependencies.ledger)
-        return {"fleet": summary, "degraded": bool(summary["pools_without_agents"])}
+    async def summary() -> dict[str, Any]:
+        found = await fleet.summary(dependencies.ledger)
+        return {"fleet": found, "degraded": bool(found["pools_without_agents"])}
 
-    async def safe_extra() -> dict[str, Any]:
-        ok, _ = await dependencies.health.ready()
-        return await extra() if ok else {}
-
-    async def refresh() -> dict[str, Any]:
-        ok, _ = await dependencies.health.ready()
-        if ok:
-            await fleet.measure(dependencies.ledger, metrics)
+    async def measure() -> dict[str, Any]:
+        await fleet.measure(dependencies.ledger, metrics)
         return {}
 
-    add_probes(app, dependencies.health, metrics, extra=safe_extra, refresh=refresh)
+    health = dependencies.health
+    add_probes(app, health, metrics, extra=_in_time(health, summary), refresh=_in_time(health, measure))
     app.router.add_get("/info", _info)
     routes_jobs.add(app)
     routes_blobs.add(app)
@@ -57,6 +57,24 @@ def build_app(dependencies: Dependencies) -> web.Application:
     routes_work.add(app)
     add_documentation(app)
     return app
+
+
+def _in_time(health: Health, ask: Extra) -> Extra:
+    """What ``ask`` finds in the ledger, or nothing: a probe answers in time whatever the database does."""
+
+    async def asked() -> dict[str, Any]:
+        ok, _ = await health.ready()
+        if not ok:
+            return {}
+        try:
+            async with asyncio.timeout(FLEET_SECONDS):
+                return await ask()
+        except (TimeoutError, Unreachable):
+            # The checks may be remembered from before the database fell silent.
+            health.forget()
+            return {}
+
+    return asked
 
 
 async def _info(request: web.Request) -> web.Response:

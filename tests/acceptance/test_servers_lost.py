@@ -130,9 +130,15 @@ def test_the_database_may_be_lost_and_comes_back(tmp_path: Path) -> None:
         postmaster = postgres_pid(mesh)
         # Stopped, not killed: sessions hang, new ones get no answer, as behind a dead network.
         frozen = [postmaster, *children_of(postmaster)]
+        assert ask(mesh, "/health")[0] == 200
         for pid in frozen:
             os.kill(pid, signal.SIGSTOP)
         try:
+            asked_at = time.monotonic()
+            status, health = ask(mesh, "/health")
+            assert time.monotonic() - asked_at < 6
+            checks: dict[str, dict[str, object]] = health["checks"]  # type: ignore[assignment]
+            assert (status, health["status"], checks["ledger"]["status"]) == (503, "unhealthy", "unhealthy")
             mesh.until(lambda: ask(mesh, "/ready")[0] == 503, 30)
             reasons = ask(mesh, "/ready")[1]["reasons"]
             assert any("ledger" in reason for reason in reasons)  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """The ops service's application on a ledger in memory, behind aiohttp's test client."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -30,6 +31,7 @@ class Service:
         self.ledger = ledger
         self.broker = broker
         self.away = False
+        self.frozen = False
 
     async def get(self, path: str, **headers: str) -> tuple[int, Any]:
         return await _read(await self.client.get(path, headers=headers))
@@ -67,6 +69,8 @@ async def running_ops(
     async def ledger_answers() -> str:
         if service.away:
             raise Unreachable("ledger", "the database does not answer")
+        if service.frozen:
+            await asyncio.Event().wait()
         return "answers"
 
     health.add("ledger", ledger_answers)

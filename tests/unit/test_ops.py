@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -71,6 +72,36 @@ async def test_without_ledger_it_is_not_ready_and_says_why(ops: Service) -> None
     assert response.headers["Retry-After"] == "2"
     assert (await response.json(content_type=None))["code"] == "unavailable"
     assert (await ops.client.get("/metrics")).status == 200
+
+
+async def test_a_database_that_falls_silent_costs_health_its_fleet_and_not_its_shape(
+    ops: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checks remember for two seconds that the database answered; the fleet is asked of it all the same."""
+
+    async def silent() -> None:
+        await asyncio.Event().wait()
+
+    assert (await ops.get("/health"))[0] == 200
+    ops.frozen = True
+    monkeypatch.setattr(ops.ledger, "agents", silent)
+    started = time.monotonic()
+    status, body = await ops.get("/health")
+    assert (status, body["status"], body["checks"]["ledger"]["status"]) == (503, "unhealthy", "unhealthy")
+    assert "fleet" not in body
+    assert (await ops.client.get("/metrics")).status == 200
+    assert time.monotonic() - started < 4
+
+
+async def test_a_fleet_that_takes_long_is_left_out_of_health(
+    ops: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent() -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(ops.ledger, "agents", silent)
+    status, body = await ops.get("/health")
+    assert (status, body["status"], "fleet" in body) == (200, "healthy", False)
 
 
 async def test_work_that_nobody_serves_degrades_health_and_shows_in_metrics(ops: Service) -> None:
