@@ -12,6 +12,7 @@ from agent2389 import __version__
 from agent2389.agent.worker import Worker
 from agent2389.config.model import AgentConfiguration
 from agent2389.errors import Agent2389Error, InputRefused, NotAllowed
+from agent2389.insight.bodies import body_bytes
 from agent2389.insight.commands import OF_THE_AGENT
 from agent2389.ledger.states import AgentState
 from agent2389.telemetry.logs import recent_lines
@@ -90,7 +91,7 @@ def add_face(app: web.Application, face: AgentFace) -> None:
         _check_token(request, face.token)
         if state() is not AgentState.RUNNING:
             return web.json_response({"error": f"the agent is {state()}"}, status=409)
-        document = read_json(await request.read())
+        document = read_json(await body_bytes(request))
         if not isinstance(document, dict) or not isinstance(document.get("parameters"), dict):
             raise InputRefused(Code.INVALID, 'send {"parameters": {…}}')
         payload = await face.execute(document["parameters"])
@@ -100,7 +101,7 @@ def add_face(app: web.Application, face: AgentFace) -> None:
 
     async def action(request: web.Request) -> web.Response:
         _check_token(request, face.token)
-        document = read_json(await request.read())
+        document = read_json(await body_bytes(request))
         worker = face.worker()
         wanted = document.get("action") if isinstance(document, dict) else None
         if wanted not in ("pause", "resume", "stop", "restart"):

@@ -6,6 +6,7 @@ import msgspec
 from aiohttp import web
 
 from agent2389.errors import InputRefused
+from agent2389.insight.bodies import body_bytes
 from agent2389.ledger.records import NextTask
 from agent2389.wire.limits import read_json
 from agent2389.wire.names import is_capability, is_identifier
@@ -125,7 +126,7 @@ class Assign(ByPerson, frozen=True):
 
 async def body_of(request: web.Request, kind: type[Body]) -> Body:
     """The body as ``kind``; an absent one is an empty object. Raises ``InputRefused``."""
-    payload = await request.read()
+    payload = await body_bytes(request)
     document = read_json(payload) if payload else {}
     if not isinstance(document, dict):
         raise InputRefused(Code.INVALID, "send a JSON object")

@@ -6,6 +6,7 @@ import re
 from aiohttp import web
 
 from agent2389.errors import InputRefused
+from agent2389.insight.bodies import body_bytes
 from agent2389.ops.dependencies import DEPENDENCIES
 from agent2389.wire.names import is_sha256
 from agent2389.wire.receipts import Code
@@ -24,7 +25,7 @@ async def put(request: web.Request) -> web.Response:
     wanted = _hash(request)
     if (request.content_length or 0) > MAX_BLOB_BYTES:
         raise InputRefused(Code.TOO_LARGE, "a blob has at most 32 MiB")
-    content = await request.read()
+    content = await body_bytes(request)
     if len(content) > MAX_BLOB_BYTES:
         raise InputRefused(Code.TOO_LARGE, "a blob has at most 32 MiB")
     if hashlib.sha256(content).hexdigest() != wanted:

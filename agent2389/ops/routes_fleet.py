@@ -6,6 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from agent2389.errors import InputRefused
+from agent2389.insight.bodies import body_bytes
 from agent2389.ops.dependencies import DEPENDENCIES
 from agent2389.ops.routes_jobs import answer
 from agent2389.wire.limits import read_json
@@ -83,7 +84,7 @@ async def heartbeat(request: web.Request) -> web.Response:
 
 
 async def _document(request: web.Request) -> dict[str, Any]:
-    document = read_json(await request.read())
+    document = read_json(await body_bytes(request))
     if not isinstance(document, dict) or not isinstance(document.get("id"), str):
         raise InputRefused(Code.INVALID, "send a JSON object with an id")
     if not is_identifier(document["id"]):

@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from agent2389.errors import InputRefused
+from agent2389.insight.bodies import body_bytes
 from agent2389.insight.commands import version_of
 from agent2389.insight.jobs import resolve, trace_of, wait_for_end
 from agent2389.insight.questions import questions
@@ -49,7 +50,7 @@ async def submit(request: web.Request) -> web.Response:
         raise web.HTTPUnsupportedMediaType(reason="Send application/json")
     if (request.content_length or 0) > MAX_MESSAGE_BYTES:
         raise InputRefused(Code.TOO_LARGE, f"a submission has at most {MAX_MESSAGE_BYTES} bytes")
-    body = await request.read()
+    body = await body_bytes(request)
     check_size(body)
     key = request.headers.get("Idempotency-Key")
     dependencies = request.app[DEPENDENCIES]

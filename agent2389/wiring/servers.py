@@ -14,6 +14,7 @@ from agent2389.broker.mqtt import MqttBroker
 from agent2389.broker.port import Connection, Delivery, Message
 from agent2389.config.model import HealthSection, LedgerSection, MqttSection
 from agent2389.errors import ConfigurationError, Conflict, Unreachable
+from agent2389.insight.bodies import SERVED_UNDECODED
 from agent2389.insight.health import Degraded, Health
 from agent2389.ledger.port import Ledger
 from agent2389.ledger.postgres import PostgresLedger
@@ -124,7 +125,7 @@ async def http_server(app: web.Application, section: HealthSection, default_port
     port = section.port
     if port is None:
         port = default_port if children.is_free(default_port, section.bind) else 0
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, **SERVED_UNDECODED)
     await runner.setup()
     try:
         site = web.TCPSite(runner, section.bind, port)

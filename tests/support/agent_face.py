@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient
 
 from agent2389 import __version__
 from agent2389.agent.presence import Announcer
@@ -22,6 +22,7 @@ from agent2389.upkeep.dispatch import Dispatcher
 from agent2389.upkeep.intake import Intake
 from agent2389.wiring.agent import _application, _Process
 from tests.support.agent_house import ScriptedModel, house
+from tests.support.ops import as_served
 from tests.support.waiting import until
 
 
@@ -80,7 +81,7 @@ async def running_face(folder: Path, **sections: Any) -> AsyncIterator[Face]:
         app = _application(parts.configuration, parts.incarnation, process, health, metrics, [ledger])
         life = asyncio.create_task(worker.run())
         await until(lambda: worker.state is AgentState.RUNNING)
-        async with TestClient(TestServer(app)) as client:
+        async with TestClient(await as_served(app)) as client:
             yield Face(client, ledger, worker)
         worker.ask_drain()
         await life

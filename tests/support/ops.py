@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiohttp import ClientResponse
+from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from agent2389 import __version__
 from agent2389.errors import Unreachable
+from agent2389.insight.bodies import SERVED_UNDECODED
 from agent2389.insight.health import Health
 from agent2389.ledger.memory import MemoryLedger
 from agent2389.ledger.records import Submitted
@@ -41,6 +42,13 @@ class Service:
             return await _read(await self.client.post(path, json=body, headers=headers))
         headers.setdefault("Content-Type", "application/json")
         return await _read(await self.client.post(path, data=body, headers=headers))
+
+
+async def as_served(app: web.Application) -> TestServer:
+    """``app`` served as the processes do it."""
+    server = TestServer(app)
+    await server.start_server(**SERVED_UNDECODED)
+    return server
 
 
 async def _read(response: ClientResponse) -> tuple[int, Any]:
@@ -86,6 +94,6 @@ async def running_ops(
             token_required=token_required,
         )
     )
-    async with TestClient(TestServer(app)) as client:
+    async with TestClient(await as_served(app)) as client:
         service = Service(client, ledger, broker)
         yield service

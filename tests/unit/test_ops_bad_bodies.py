@@ -1,6 +1,8 @@
 """Submissions nobody should send: each gets its code and reason, and the next good one is served."""
 
+import gzip
 import json
+import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -117,6 +119,54 @@ async def test_a_bad_body_gets_its_code_and_the_next_one_is_served(ops: Service,
     assert 0 < len(problem["detail"]) < 500
     assert await ops.ledger.jobs() == ()
     assert (await ops.post("/api/v1/jobs", job()))[0] == 201
+
+
+SMALL = {
+    "gzip": gzip.compress(job()),
+    "x-gzip": gzip.compress(job()[:5]) + gzip.compress(job()[5:]),
+    "deflate": zlib.compress(job()),
+    "Deflate": zlib.compress(job())[2:-4],
+    "identity": job(),
+    "": job(),
+}
+CODED = {
+    "plain as gzip": ("gzip", job(), 400, "malformed"),
+    "plain as deflate": ("deflate", job(), 400, "malformed"),
+    "half of it": ("gzip", SMALL["gzip"][:-9], 400, "malformed"),
+    "brotli": ("br", job(), 400, "malformed"),
+    "zstd": ("zstd", job(), 400, "malformed"),
+    "compress": ("compress", job(), 400, "malformed"),
+    "two codings": ("gzip, gzip", SMALL["gzip"], 400, "malformed"),
+    "no coding at all": ("nonsense", job(), 400, "malformed"),
+    "more than 256 KiB unpacked": ("gzip", gzip.compress(job(input="x" * 300_000)), 413, "too_large"),
+    "a bomb": ("gzip", gzip.compress(bytes(40 * 1024 * 1024)), 413, "too_large"),
+}
+
+
+@pytest.mark.parametrize("coding", SMALL)
+async def test_a_coded_body_is_read(ops: Service, coding: str) -> None:
+    assert (await ops.post("/api/v1/jobs", SMALL[coding], **{"Content-Encoding": coding}))[0] == 201
+
+
+@pytest.mark.parametrize("name", CODED)
+async def test_a_body_that_is_not_what_its_coding_says_is_refused(
+    ops: Service, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    coding, body, status, code = CODED[name]
+    for path in ("/api/v1/jobs", "/api/agent-services/register", "/api/v1/budget"):
+        answered, problem = await ops.post(path, body, **{"Content-Encoding": coding})
+        assert (answered, problem["code"]) == (status, code)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+async def test_the_token_is_asked_before_a_body_is_decoded(
+    coding: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_ops(token="secret", token_required=True) as guarded:
+        status, problem = await guarded.post("/api/v1/jobs", job(), **{"Content-Encoding": coding})
+        assert (status, problem["code"]) == (401, "unauthorized")
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("kind", ["text/html", "application/x-www-form-urlencoded", "text/plain"])
