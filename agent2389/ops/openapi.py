@@ -59,6 +59,7 @@ _HEADERS = {
     "/api/v1/jobs/{job}/decide": ("If-Match",),
     "/api/v1/approvals/{approval}": ("If-Match",),
 }
+_READ_HEADERS = {"/api/v1/jobs/{job}/events": ("Last-Event-ID",)}
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:52rem;padding:0 1rem;color:#1d2430}"
     "code{background:#eef1f5;padding:.1rem .3rem;border-radius:3px}dt{margin-top:.9rem}"
@@ -124,6 +125,7 @@ def _parameters(method: str, path: str) -> list[dict[str, Any]]:
     names = [("path", part[1:-1]) for part in path.split("/") if part.startswith("{")]
     if method == "GET":
         names += [("query", name) for name in _QUERIES.get(path, ())]
+        names += [("header", name) for name in _READ_HEADERS.get(path, ())]
     elif method == "POST":
         names += [("header", name) for name in _HEADERS.get(path, ())]
     return [

@@ -23,7 +23,9 @@ from agent2389.wire.status import timestamp
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200
 MAX_WAIT_SECONDS = 120.0
+MAX_EVENT = 2**53
 STREAM_PAUSE_SECONDS = 0.25
+STREAM_TYPE = "text/event-stream"
 _STATUS = {Verdict.ACCEPTED: 201, Verdict.DUPLICATE: 200}
 
 
@@ -116,14 +118,14 @@ async def trace(request: web.Request) -> web.Response:
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """Events of a job: a list, or Server-Sent Events with ``?stream=1`` until the job ends."""
+    """Events of a job after a number: a list, or Server-Sent Events (``?stream=1``) until the job ends."""
     ledger = request.app[DEPENDENCIES].ledger
     job_id = await resolve(ledger, request.match_info["job"])
-    after = number_in(request, "after", 0, 0, 2**53)
-    if "stream" not in request.query:
+    after = _after(request)
+    if not _wants_stream(request):
         found = await ledger.changes(job_id, after)
         return answer({"data": [_event(number, change) for number, change in found]})
-    stream = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+    stream = web.StreamResponse(headers={"Content-Type": STREAM_TYPE, "Cache-Control": "no-cache"})
     await stream.prepare(request)
     while True:
         found = await ledger.changes(job_id, after)
@@ -168,10 +170,28 @@ def _event(number: int, change: Any) -> dict[str, Any]:
 
 def number_in(request: web.Request, name: str, default: int, least: int, most: int) -> int:
     """A whole number of the query. Raises ``InputRefused``."""
-    text = request.query.get(name, str(default))
+    return whole(request.query.get(name, str(default)), name, least, most)
+
+
+def whole(text: str, name: str, least: int, most: int) -> int:
+    """``text`` as a number, by its ``name``. Raises ``InputRefused``."""
     if not text.isascii() or not text.isdigit() or not least <= int(text[:17]) <= most:
         raise InputRefused(Code.INVALID, f"{name} must be a number between {least} and {most}")
     return int(text)
+
+
+def _after(request: web.Request) -> int:
+    """The number of the last event that the client has: of the query, else of its header."""
+    if "after" in request.query:
+        return number_in(request, "after", 0, 0, MAX_EVENT)
+    last = request.headers.get("Last-Event-ID", "").strip()
+    return whole(last, "Last-Event-ID", 0, MAX_EVENT) if last else 0
+
+
+def _wants_stream(request: web.Request) -> bool:
+    """Whether the query says so, or the client takes nothing else, as an EventSource does."""
+    kinds = [kind.partition(";")[0].strip() for kind in request.headers.get("Accept", "").lower().split(",")]
+    return "stream" in request.query or kinds == [STREAM_TYPE]
 
 
 def _seconds(request: web.Request, name: str) -> float:

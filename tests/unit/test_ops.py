@@ -203,6 +203,27 @@ async def test_events_come_as_a_list_and_as_a_stream(ops: Service) -> None:
     assert [json.loads(line)["type"] for line in lines] == kinds
 
 
+async def test_a_stream_goes_on_where_its_client_lost_it(ops: Service) -> None:
+    job_id = await submitted(ops)
+    await ended(ops, job_id)
+    path = f"/api/v1/jobs/{job_id}/events"
+    numbers = [event["number"] for event in (await ops.get(path))[1]["data"]]
+
+    async def streamed(query: str = "", **headers: str) -> list[int]:
+        response = await ops.client.get(path + query, headers={"Accept": "text/event-stream", **headers})
+        assert response.content_type == "text/event-stream"
+        return [int(line[4:]) for line in (await response.text()).splitlines() if line.startswith("id: ")]
+
+    assert await streamed() == numbers
+    assert await streamed(**{"Last-Event-ID": str(numbers[1])}) == numbers[2:]
+    assert await streamed("?stream=1", **{"Last-Event-ID": str(numbers[-1])}) == []
+    assert await streamed(f"?after={numbers[0]}", **{"Last-Event-ID": str(numbers[1])}) == numbers[1:]
+    status, problem = await ops.get(path, **{"Last-Event-ID": "the last"})
+    assert (status, problem["code"]) == (422, "invalid")
+    listed = await ops.client.get(path, headers={"Accept": "application/json, text/event-stream"})
+    assert listed.content_type == "application/json"
+
+
 async def test_cancelling_is_answered_twice_alike(ops: Service) -> None:
     job_id = await submitted(ops)
     status, body = await ops.post(f"/api/v1/jobs/{job_id}/cancel")
