@@ -12,6 +12,7 @@ from agent2389.insight.bodies import body_bytes
 from agent2389.insight.commands import version_of
 from agent2389.insight.jobs import resolve, trace_of, wait_for_end
 from agent2389.insight.questions import questions
+from agent2389.ledger.port import Ledger
 from agent2389.ledger.states import JOB_ENDED, JobState
 from agent2389.ops.dependencies import DEPENDENCIES
 from agent2389.ops.problems import REQUEST_ID, problem
@@ -76,12 +77,13 @@ async def jobs(request: web.Request) -> web.Response:
     state = request.query.get("state")
     if state is not None and state not in set(JobState):
         raise InputRefused(Code.INVALID, f"state must be one of {', '.join(JobState)}")
-    rows = await ledger.jobs(
-        state=JobState(state) if state else None, limit=limit + 1, before=request.query.get("cursor")
-    )
+    cursor = request.query.get("cursor") or None
+    rows = await ledger.jobs(state=JobState(state) if state else None, limit=limit + 1, before=cursor)
+    if cursor is not None and not rows:
+        await _check_cursor(ledger, cursor)
     shown = rows[:limit]
-    cursor = shown[-1].job_id if len(rows) > limit else None
-    return answer({"data": shown, "next_cursor": cursor})
+    following = shown[-1].job_id if len(rows) > limit else None
+    return answer({"data": shown, "next_cursor": following})
 
 
 async def job(request: web.Request) -> web.Response:
@@ -149,6 +151,12 @@ async def cancel(request: web.Request) -> web.Response:
     await dependencies.dispatcher.perform(written.effects)
     body = {"job_id": job_id, "verdict": written.verdict, "state": written.job_state}
     return answer(body, status=202 if written.verdict == "ok" else 200)
+
+
+async def _check_cursor(ledger: Ledger, cursor: str) -> None:
+    """An empty page means the end of the list only after a job that is there."""
+    if cursor not in await ledger.find_jobs(cursor):
+        raise InputRefused(Code.INVALID, "cursor names no job", hint="use next_cursor as it was given")
 
 
 async def _detail(request: web.Request) -> Any:

@@ -167,6 +167,21 @@ async def test_the_list_goes_on_from_its_cursor(ops: Service) -> None:
     assert [row["job_id"] for row in page["data"]] == ["job-3"]
 
 
+@pytest.mark.parametrize("cursor", ["nobody", "job", "@last", "%00", "x" * 300])
+async def test_a_cursor_that_names_no_job_is_no_end_of_the_list(ops: Service, cursor: str) -> None:
+    await submitted(ops, job_id="job-1")
+    status, problem = await ops.get(f"/api/v1/jobs?cursor={cursor}")
+    assert (status, problem["code"]) == (422, "invalid")
+    status, page = await ops.get("/api/v1/jobs?cursor=job-1")
+    assert (status, page) == (200, {"data": [], "next_cursor": None})
+
+
+async def test_an_empty_cursor_is_none(ops: Service) -> None:
+    await submitted(ops, job_id="job-1")
+    status, page = await ops.get("/api/v1/jobs?cursor=")
+    assert (status, [row["job_id"] for row in page["data"]]) == (200, ["job-1"])
+
+
 async def test_a_job_shows_itself_its_trace_and_its_result(ops: Service) -> None:
     job_id = await submitted(ops, job_id="shown-1")
     status, running = await ops.get(f"/api/v1/jobs/{job_id}/result")
