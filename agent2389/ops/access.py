@@ -29,13 +29,17 @@ def bearer(token: str | None, manager_token: str | None, *, required: bool) -> o
             request.headers.get("X-Manager-Token", ""), manager_token
         ):
             return await handler(request)
-        response = problem(
-            401, "unauthorized", "a bearer token is required (AGENT2389_TOKEN)", request[REQUEST_ID]
-        )
+        response = problem(401, "unauthorized", _refusal(request), request[REQUEST_ID])
         response.headers["WWW-Authenticate"] = 'Bearer realm="agent2389"'
         return response
 
     return check
+
+
+def _refusal(request: web.Request) -> str:
+    if any(name in request.headers for name in ("Authorization", "X-Manager-Token")):
+        return "the token is wrong (AGENT2389_TOKEN)"
+    return "a bearer token is required (AGENT2389_TOKEN)"
 
 
 def _credentials(request: web.Request) -> str:

@@ -37,7 +37,13 @@ async def test_off_loopback_without_a_token_nobody_gets_in() -> None:
 async def test_wrong_credentials_are_refused_even_on_loopback(given: str) -> None:
     async with running_ops(token=TOKEN) as ops:
         assert (await ops.get("/info"))[0] == 200
-        assert (await ops.get("/info", Authorization=given))[0] == 401
+        status, problem = await ops.get("/info", Authorization=given)
+        assert (status, "token is wrong" in problem["detail"]) == (401, True)
+
+
+async def test_a_missing_token_is_asked_for() -> None:
+    async with running_ops(token=TOKEN, token_required=True) as ops:
+        assert "token is required" in (await ops.get("/info"))[1]["detail"]
 
 
 async def test_the_scheme_is_read_without_regard_to_case() -> None:
