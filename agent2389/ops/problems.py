@@ -64,6 +64,19 @@ def status_of(error: Agent2389Error) -> tuple[int, str]:
             return 500, "internal_error"
 
 
+def _code_of(status: int) -> str:
+    """From the status alone, for a reason is a sentence for people. Python renamed 413 in 3.13."""
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return Code.TOO_LARGE
+    return HTTPStatus(status).name.lower()
+
+
+def _told(error: web.HTTPException) -> str:
+    """What the handler says; aiohttp's own text is only the status again."""
+    text = error.text or ""
+    return (error.reason or "") if text.startswith(f"{error.status}:") else text
+
+
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turns every error into a problem and gives each answer its request id."""
@@ -78,9 +91,9 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except web.HTTPException as error:
         if error.status < HTTPStatus.BAD_REQUEST:
             raise
-        code = (error.reason or "error").lower().replace(" ", "_")
+        code = _code_of(error.status)
         headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-        response = problem(error.status, code, error.reason or "", request_id, headers=headers)
+        response = problem(error.status, code, _told(error), request_id, headers=headers)
     except Exception:
         log.exception("request failed unexpectedly", path=request.path)
         response = problem(500, "internal_error", "the service failed", request_id)

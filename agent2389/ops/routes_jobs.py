@@ -50,7 +50,7 @@ def answer(value: Any, *, status: int = 200, headers: dict[str, str] | None = No
 async def submit(request: web.Request) -> web.Response:
     """Submit a job."""
     if request.content_type not in ("application/json", "application/octet-stream"):
-        raise web.HTTPUnsupportedMediaType(reason="Send application/json")
+        raise web.HTTPUnsupportedMediaType(text="send the job as application/json")
     if (request.content_length or 0) > MAX_MESSAGE_BYTES:
         raise InputRefused(Code.TOO_LARGE, f"a submission has at most {MAX_MESSAGE_BYTES} bytes")
     body = await body_bytes(request)

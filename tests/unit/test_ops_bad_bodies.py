@@ -171,5 +171,6 @@ async def test_the_token_is_asked_before_a_body_is_decoded(
 
 @pytest.mark.parametrize("kind", ["text/html", "application/x-www-form-urlencoded", "text/plain"])
 async def test_a_form_is_no_submission(ops: Service, kind: str) -> None:
-    status, _ = await ops.post("/api/v1/jobs", job(), **{"Content-Type": kind})
-    assert status == 415
+    status, problem = await ops.post("/api/v1/jobs", job(), **{"Content-Type": kind})
+    assert (status, problem["code"]) == (415, "unsupported_media_type")
+    assert "application/json" in problem["detail"]
