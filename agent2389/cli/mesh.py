@@ -16,7 +16,7 @@ from agent2389.cli import output
 from agent2389.config.load import find_file, load_agent, require_key
 from agent2389.config.process import ProcessConfiguration, load_process
 from agent2389.errors import Agent2389Error, ConfigurationError, NotFound
-from agent2389.launch.folder import MeshFile, is_held, read_mesh
+from agent2389.launch.folder import MeshFile, in_use, is_held, read_mesh, writing
 from agent2389.telemetry.imports import without
 
 DETACH_SECONDS = 60.0
@@ -55,11 +55,16 @@ def up(data: Path | None, agents: Path | None, *, detach: bool, print_env: bool)
 
 
 def _detach(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    if is_held(folder):
+        # Before the log is opened: it belongs to the mesh that runs.
+        raise in_use(folder)
     arguments = [item for item in sys.argv[1:] if item != "--detach"]
     log_file = folder / "logs" / "up.log"
-    log_file.parent.mkdir(exist_ok=True)
-    with log_file.open("ab") as log:
+    with writing(folder):
+        log_file.parent.mkdir(exist_ok=True)
+        log = log_file.open("ab")
+    with log:
+        began = log.tell()
         child = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-m", "agent2389", *arguments],
             stdin=subprocess.DEVNULL,
@@ -70,8 +75,8 @@ def _detach(folder: Path) -> None:
     deadline = time.monotonic() + DETACH_SECONDS
     while time.monotonic() < deadline:
         if child.poll() is not None:
-            text = log_file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            output.say("\n".join(text[-4:]))
+            # Not what earlier starts wrote, such as the address they had.
+            output.say(log_file.read_bytes()[began:].decode("utf-8", "replace").strip())
             raise SystemExit(child.returncode or 1)
         try:
             mesh = read_mesh(folder)

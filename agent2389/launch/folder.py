@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent2389.errors import Conflict, NotFound
+from agent2389.errors import ConfigurationError, Conflict, NotFound
 
 
 class MeshFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,20 +25,45 @@ class MeshFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextlib.contextmanager
+def writing(data: Path) -> Iterator[None]:
+    """Make the folder, private to its owner, for a block that creates files in it.
+
+    Raises ``ConfigurationError`` when the folder cannot be made or written.
+    """
+    try:
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"{data} cannot be the data folder: {error.strerror}",
+            hint="name a folder that you may write with --data or AGENT2389_DATA",
+        ) from None
+
+
+def in_use(data: Path) -> Conflict:
+    """The error that names the process holding the folder."""
+    holder = ""
+    with contextlib.suppress(OSError):
+        holder = (data / "lock").read_text(encoding="utf-8", errors="replace").strip()
+    return Conflict(
+        f"{data} is in use by a mesh (process {holder or 'unknown'})",
+        hint="stop it with agent2389 down, or use another folder with --data",
+    )
+
+
+@contextlib.contextmanager
 def held(data: Path) -> Iterator[None]:
-    """Hold the folder; a second holder gets ``Conflict`` naming the first."""
-    data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = data / "lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Hold the folder; a second holder gets ``Conflict`` naming the first.
+
+    Raises ``ConfigurationError`` when there can be no such folder.
+    """
+    with writing(data):
+        descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "another process"
-            raise Conflict(
-                f"{data} is in use by a mesh (process {holder})",
-                hint="stop it with agent2389 down, or use another folder with --data",
-            ) from None
+            raise in_use(data) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield

@@ -1,0 +1,84 @@
+"""`up` as people start it: what it refuses, what it tells, and what it leaves behind."""
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent2389.launch.folder import is_held
+from agent2389.telemetry.children import free_port
+from tests.support.mesh import Mesh, clean_environ, command, exported, running_mesh
+
+AGENT = '[agent]\nid = "alone"\n\n[llm]\nprovider = "rehearsal"\n'
+
+
+def run(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command(*arguments),
+        env={**clean_environ(), "HEALTH_PORT": "0", **environ},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """A folder to start meshes in, with one agent; all of them are ended afterwards."""
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "alone.toml").write_text(AGENT)
+    yield tmp_path
+    for data in tmp_path.iterdir():
+        if is_held(data):
+            run("down", "--data", str(data), cwd=tmp_path)
+        if (location := data / "postgres.location").exists():
+            shutil.rmtree(location.read_text().strip(), ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    with running_mesh(tmp_path_factory.mktemp("starting") / "data") as mesh:
+        yield mesh
+
+
+@pytest.mark.parametrize("detach", [(), ("--detach",)])
+@pytest.mark.parametrize("data", ["a-file", "/proc/no-such-folder"])
+def test_what_cannot_be_a_data_folder_is_an_error_with_a_hint(
+    place: Path, data: str, detach: tuple[str, ...]
+) -> None:
+    (place / "a-file").write_text("not a folder")
+    done = run("up", *detach, "--data", data, cwd=place)
+    assert (done.returncode, done.stdout) == (3, "")
+    what, hint = done.stderr.splitlines()
+    assert what.startswith("error: ")
+    assert f"{data} cannot be the data folder" in what
+    assert "--data" in hint
+    assert (place / "a-file").read_text() == "not a folder"
+
+
+def test_a_detached_start_keeps_its_folder_private_and_tells_only_of_itself(place: Path) -> None:
+    data = place / "data"
+    first = run("up", "--detach", "--data", "data", cwd=place)
+    assert first.returncode == 0, first.stderr
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+    log = (data / "logs" / "up.log").read_bytes()
+    assert first.stdout.strip().encode() in log
+    second = run("up", "--detach", "--data", "data", cwd=place)
+    assert (second.returncode, second.stdout) == (6, "")
+    assert (data / "lock").read_text() in second.stderr
+    assert (data / "logs" / "up.log").read_bytes() == log
+    assert run("down", "--data", "data", cwd=place).returncode == 0
+    away = f"mqtt://127.0.0.1:{free_port()}"
+    failed = run("up", "--detach", "--data", "data", cwd=place, MQTT_BROKER_URL=away)
+    assert (failed.returncode, failed.stdout) == (9, "")
+    assert "cannot be reached" in failed.stderr
+    assert first.stdout.strip() not in failed.stderr
