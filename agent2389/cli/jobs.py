@@ -2,11 +2,12 @@
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import mimetypes
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -82,8 +83,9 @@ async def submit(
         _, answer = await client.ask("POST", "/api/v1/jobs", json=document)
         if wait:
             output.say(f"job {answer['job_id']} {answer['state']}")
-            await _follow(client, answer["job_id"])
-            await _print_result(client, answer["job_id"], None, as_json=as_json)
+            with _told_when_interrupted(answer["job_id"]):
+                await _follow(client, answer["job_id"])
+                await _print_result(client, answer["job_id"], None, as_json=as_json)
         elif as_json:
             output.document(answer)
         else:
@@ -237,6 +239,31 @@ def _decision_lines(hop: dict[str, Any]) -> list[str]:
         lines.append(f"fallback: {decision['fallback']}")
     lines += [f"not {item['capability']}: {item['why']}" for item in decision.get("rejected", ())]
     return lines
+
+
+def _names_of(route: str) -> list[str]:
+    """The capabilities of ``--route``. Raises ``InputRefused`` for an empty one."""
+    names = [name.strip() for name in route.split(",")]
+    if not all(names):
+        raise InputRefused(
+            "invalid",
+            f"--route {route!r} has an empty name",
+            hint="name capabilities with commas between: --route writing,editing",
+        )
+    return names
+
+
+@contextlib.contextmanager
+def _told_when_interrupted(job_id: str) -> Iterator[None]:
+    """Ctrl-C ends the wait and not the job, which nobody would guess from an exit code."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        output.say(f"interrupted: job {job_id} goes on")
+        output.say(
+            f"hint: follow it with agent2389 watch {job_id}, stop it with agent2389 job cancel {job_id}"
+        )
+        raise
 
 
 async def _follow(client: Client, job_id: str) -> None:

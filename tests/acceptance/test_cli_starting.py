@@ -82,3 +82,26 @@ def test_a_detached_start_keeps_its_folder_private_and_tells_only_of_itself(plac
     assert (failed.returncode, failed.stdout) == (9, "")
     assert "cannot be reached" in failed.stderr
     assert first.stdout.strip() not in failed.stderr
+
+
+def test_an_interrupted_wait_says_that_the_job_goes_on(mesh: Mesh) -> None:
+    process = subprocess.Popen(
+        command("submit", "x", "--capability", "nobody-has-it", "--wait"),
+        env=mesh.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A background job of a shell inherits that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
+    assert process.stderr is not None
+    job = process.stderr.readline().split()[1]
+    # The first event comes on the stream: the wait has begun.
+    process.stderr.readline()
+    os.kill(process.pid, signal.SIGINT)
+    out, told = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, "")
+    assert f"job {job} goes on" in told
+    assert f"agent2389 watch {job}" in told
+    assert "Traceback" not in told
+    mesh.run("job", "cancel", job)
