@@ -6,14 +6,15 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from importlib.resources import as_file, files
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
-from agent2389.broker.address import BrokerAddress, parse_broker_url
+from agent2389.broker.address import BrokerAddress, is_loopback, parse_broker_url
 from agent2389.broker.local import local_broker
 from agent2389.broker.reach import reach
 from agent2389.config.model import MqttSection
@@ -29,6 +30,9 @@ OPS_SECONDS = 30.0
 DRAIN_SECONDS = 20.0
 LOGIN = "mesh"
 KEYS = ("OPENAI_API_KEY",)
+
+JOINING = ("DATABASE_URL", "MQTT_BROKER_URL", "AGENT2389_API", "AGENT2389_TOKEN")
+"""What ``up --print-env`` sets in a shell."""
 
 Tell = Callable[[str], None]
 
@@ -152,11 +156,27 @@ async def _enter_broker(
     stack: contextlib.AsyncExitStack, options: Options, data: Path, kept: list[children.Kept]
 ) -> tuple[str, str]:
     if options.broker_url is not None:
-        await reach(_given_broker(options))
+        with _named_by_environment(options.broker_url):
+            await reach(_given_broker(options))
         return options.broker_url, "given by MQTT_BROKER_URL"
     running = await stack.enter_async_context(local_broker(data, port=options.mqtt_port))
     kept.append(running.kept)
     return running.url, running.label
+
+
+@contextlib.contextmanager
+def _named_by_environment(url: str) -> Iterator[None]:
+    """A server of this machine that is away may be that of a mesh that has ended, which a shell still names.
+
+    It is never passed over for one of our own: it may be somebody's database that is down.
+    """
+    try:
+        yield
+    except Unreachable as error:
+        if is_loopback(urlsplit(url).hostname or ""):
+            forget = f"if this shell joined a mesh that has ended: unset {' '.join(JOINING)}"
+            error.hint = f"{error.hint}; {forget}" if error.hint else forget
+        raise
 
 
 def _given_broker(options: Options) -> BrokerAddress:
@@ -176,8 +196,9 @@ async def _enter_ledger(
     stack: contextlib.AsyncExitStack, options: Options, data: Path, kept: list[children.Kept]
 ) -> str:
     if options.database_url is not None:
-        await migrate(options.database_url)
-        await provision_self(options.database_url, tenant=options.tenant)
+        with _named_by_environment(options.database_url):
+            await migrate(options.database_url)
+            await provision_self(options.database_url, tenant=options.tenant)
         return options.database_url
     server = await stack.enter_async_context(embedded_postgres(data))
     kept.append(server.kept)

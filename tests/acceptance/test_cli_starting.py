@@ -84,6 +84,24 @@ def test_a_detached_start_keeps_its_folder_private_and_tells_only_of_itself(plac
     assert first.stdout.strip() not in failed.stderr
 
 
+def test_a_shell_that_still_names_an_ended_mesh_is_told_to_forget_it(place: Path) -> None:
+    assert run("up", "--detach", "--data", "data", cwd=place).returncode == 0
+    joined = exported(place / "data")
+    assert run("down", "--data", "data", cwd=place).returncode == 0
+    servers = {name: joined[name] for name in ("DATABASE_URL", "MQTT_BROKER_URL")}
+    for given in (servers, {"DATABASE_URL": servers["DATABASE_URL"]}):
+        done = run("up", "--data", "data", cwd=place, **given)
+        assert (done.returncode, done.stdout) == (9, "")
+        assert "unset DATABASE_URL MQTT_BROKER_URL AGENT2389_API AGENT2389_TOKEN" in done.stderr
+
+
+def test_a_database_elsewhere_is_no_ended_mesh(place: Path) -> None:
+    done = run("up", "--data", "data", cwd=place, DATABASE_URL="postgresql://u:p@no-such-host.invalid/d")
+    assert done.returncode == 9
+    assert "check DATABASE_URL" in done.stderr
+    assert "unset" not in done.stderr
+
+
 def test_an_interrupted_wait_says_that_the_job_goes_on(mesh: Mesh) -> None:
     process = subprocess.Popen(
         command("submit", "x", "--capability", "nobody-has-it", "--wait"),
