@@ -8,7 +8,8 @@ from pathlib import Path
 
 import typer
 
-from agent2389.broker.port import Connection, Delivery, Message
+from agent2389.broker.dispatch import refuse_unsendable
+from agent2389.broker.port import Connection, Delivery, Message, PublishRefused
 from agent2389.cli import output
 from agent2389.cli.named_broker import connected
 from agent2389.config.process import load_process
@@ -27,8 +28,14 @@ async def publish(
     """Publish the text, the file, or what comes on standard input."""
     configure_logging("critical")
     payload = await asyncio.to_thread(_payload, message, file)
+    sent = Message(topic, payload, qos=qos, retain=retain)
+    try:
+        refuse_unsendable(sent)
+    except PublishRefused as error:
+        # No right would help: what was typed is wrong.
+        raise InputRefused("invalid", str(error), hint=error.hint) from None
     async with connected(broker, "publish") as connection:
-        await connection.publish(Message(topic, payload, qos=qos, retain=retain))
+        await connection.publish(sent)
     output.say(f"{len(payload)} bytes published on {topic}{' (retained)' if retain else ''}")
 
 

@@ -123,3 +123,10 @@ def test_an_interrupted_wait_says_that_the_job_goes_on(mesh: Mesh) -> None:
     assert f"agent2389 watch {job}" in told
     assert "Traceback" not in told
     mesh.run("job", "cancel", job)
+
+
+@pytest.mark.parametrize("topic", ["a/#", "a/+/b"])
+def test_a_topic_with_wildcards_is_wrong_input(mesh: Mesh, topic: str) -> None:
+    done = mesh.run("publish", topic, "x", check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "without wildcards" in done.stderr
