@@ -9,11 +9,13 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from agent2389.errors import Agent2389Error, ConfigurationError, Conflict, NotAllowed
 from agent2389.telemetry import children
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-HOPELESS = {3, 4, 6}
-"""Exit codes that a new start cannot cure: configuration, rights, conflict."""
+HOPELESS: Mapping[int, type[Agent2389Error]] = {3: ConfigurationError, 4: NotAllowed, 6: Conflict}
+"""Exit codes that a new start cannot cure, and the errors they stand for."""
+LAST_LINES = 20
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +51,11 @@ class Supervisor:
     def has_died(self, name: str) -> bool:
         """Whether the child is not running right now."""
         return self._processes[name].returncode is not None
+
+    def refusal(self, child: Child) -> Agent2389Error | None:
+        """The error by which ``child`` refused to run, in its own words; ``None`` when it did not."""
+        kind = HOPELESS.get(self._processes[child.name].returncode or 0)
+        return None if kind is None else _last_error(kind, child.log_file)
 
     async def stop(self, names: list[str] | None = None, *, seconds: float) -> None:
         """SIGTERM to ``names`` (all by default) at once, SIGKILL to those that take longer."""
@@ -104,3 +111,15 @@ class Supervisor:
             log.warning("child ended, starting it again", name=child.name, code=code, pause=pause)
             await asyncio.sleep(pause)
             await self._spawn(child)
+
+
+def _last_error(kind: type[Agent2389Error], log_file: Path) -> Agent2389Error:
+    """What a process that ended told last: a line ``error:``, perhaps others, a line ``hint:``."""
+    lines = children.tail(log_file, LAST_LINES).splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    if not starts:
+        return kind("\n".join(lines[-1:]) or "it ended without a word", hint=f"see {log_file}")
+    told = lines[starts[-1] :]
+    hints = [line.removeprefix("hint: ") for line in told if line.startswith("hint: ")]
+    text = "\n".join(line for line in told if not line.startswith("hint: "))
+    return kind(text.removeprefix("error: "), hint=hints[-1] if hints else f"see {log_file}")

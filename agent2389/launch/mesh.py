@@ -110,7 +110,7 @@ async def _run(options: Options, tell: Tell, ready: Callable[[MeshFile], None]) 
                     may_end=True,
                 )
             )
-        await _wait_until_ready(mesh.api, supervisor, data)
+        await _wait_until_ready(mesh.api, supervisor, ops)
         write_mesh(data, mesh)
         ready(mesh)
         # Until cancelled, and exactly once: a second cancellation would end servers before their clients.
@@ -272,18 +272,21 @@ def print_env(mesh: MeshFile) -> dict[str, str]:
     }
 
 
-async def _wait_until_ready(api: str, supervisor: Supervisor, data: Path) -> None:
+async def _wait_until_ready(api: str, supervisor: Supervisor, ops: Child) -> None:
     deadline = asyncio.get_running_loop().time() + OPS_SECONDS
-    log_file = data / "logs" / "ops.log"
     async with aiohttp.ClientSession() as http:
-        while asyncio.get_running_loop().time() < deadline and not supervisor.has_died("ops"):
+        while asyncio.get_running_loop().time() < deadline and not supervisor.has_died(ops.name):
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 async with http.get(f"{api}/ready", timeout=aiohttp.ClientTimeout(2)) as response:
                     if response.status == 200:
                         return
             await asyncio.sleep(0.05)
+    if (refusal := supervisor.refusal(ops)) is not None:
+        raise refusal
     raise Unreachable(
-        "ops", f"the ops service did not become ready: {children.tail(log_file)}", hint=f"see {log_file}"
+        "ops",
+        f"the ops service did not become ready: {children.tail(ops.log_file)}",
+        hint=f"see {ops.log_file}",
     )
 
 

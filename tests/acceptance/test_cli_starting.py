@@ -102,6 +102,16 @@ def test_a_database_elsewhere_is_no_ended_mesh(place: Path) -> None:
     assert "unset" not in done.stderr
 
 
+def test_a_broker_of_another_ledger_is_a_conflict_that_names_the_cure(mesh: Mesh, place: Path) -> None:
+    done = run("up", "--data", "data", cwd=place, MQTT_BROKER_URL=mesh.exported["MQTT_BROKER_URL"])
+    assert (done.returncode, done.stdout) == (6, "")
+    assert "error: tenant default on this broker belongs to another ledger" in done.stderr
+    assert (
+        "hint: use another tenant, or clear it: mosquitto_pub -r -n -t agent2389/v1/default/mesh"
+        in done.stderr
+    )
+
+
 def test_an_interrupted_wait_says_that_the_job_goes_on(mesh: Mesh) -> None:
     process = subprocess.Popen(
         command("submit", "x", "--capability", "nobody-has-it", "--wait"),
