@@ -100,7 +100,10 @@ async def _run(options: Options, tell: Tell, ready: Callable[[MeshFile], None]) 
         tell("starting ops and agents")
         await supervisor.start(ops)
         folder = await stack.enter_async_context(_agent_folder(options.agents))
-        for path in sorted(folder.glob("*.toml")):
+        paths = sorted(folder.glob("*.toml"))
+        if not paths:
+            tell(f"warning: {folder} has no agent files (*.toml): jobs wait until an agent joins")
+        for path in paths:
             await supervisor.start(
                 Child(
                     path.stem,

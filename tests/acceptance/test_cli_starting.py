@@ -112,6 +112,25 @@ def test_a_broker_of_another_ledger_is_a_conflict_that_names_the_cure(mesh: Mesh
     )
 
 
+def test_a_folder_without_agents_is_started_with_a_warning(place: Path) -> None:
+    (place / "none").mkdir()
+    (place / "none" / "notes.txt").write_text("no agent")
+    process = subprocess.Popen(
+        command("up", "--data", "data", "--agents", "none"),
+        env={**clean_environ(), "HEALTH_PORT": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=place,
+    )
+    assert process.stdout is not None
+    address = process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert address.startswith("http://127.0.0.1:")
+    assert "warning: none has no agent files" in told
+
+
 def test_an_interrupted_wait_says_that_the_job_goes_on(mesh: Mesh) -> None:
     process = subprocess.Popen(
         command("submit", "x", "--capability", "nobody-has-it", "--wait"),
