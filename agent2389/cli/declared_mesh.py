@@ -81,7 +81,7 @@ def healthcheck(path: Annotated[str, typer.Option(help="Which probe to ask.")] =
     """Ask the process of this machine or container for its health; for container health checks."""
     from agent2389.cli import mesh
 
-    mesh.healthcheck(path)
+    mesh.healthcheck(Globals.api, path)
 
 
 @app.command()

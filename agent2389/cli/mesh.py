@@ -14,7 +14,7 @@ import aiohttp
 
 from agent2389.cli import output
 from agent2389.config.load import find_file, load_agent, require_key
-from agent2389.config.process import ProcessConfiguration, load_process
+from agent2389.config.process import AGENT_PORT, ProcessConfiguration, load_process
 from agent2389.errors import Agent2389Error, ConfigurationError, NotFound
 from agent2389.launch.folder import MeshFile, in_use, is_held, read_mesh, writing
 from agent2389.telemetry.imports import without
@@ -123,12 +123,15 @@ def ops() -> None:
     asyncio.run(run_ops(load_process()))
 
 
-def healthcheck(path: str) -> None:
-    """Ask the process on HEALTH_PORT here; exit 0 when it answers 200."""
+def healthcheck(api: str | None, path: str) -> None:
+    """Ask the process on HEALTH_PORT here, else the API that is named; exit 0 when it answers 200."""
     process = load_process()
     bind = process.health.bind
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(bind, bind)  # noqa: S104 - translated, not bound
-    asyncio.run(_healthcheck(f"http://{host}:{process.health.port or 8080}{path}"))
+    # A container has its own HEALTH_PORT, and may know the API of ops besides.
+    address = api or (None if process.health.port else process.api)
+    address = address or f"http://{host}:{process.health.port or AGENT_PORT}"
+    asyncio.run(_healthcheck(address.rstrip("/") + path))
 
 
 async def _healthcheck(url: str) -> None:
@@ -140,7 +143,11 @@ async def _healthcheck(url: str) -> None:
             reason = f"{url} answers HTTP {response.status}"
     except (aiohttp.ClientError, TimeoutError) as error:
         reason = f"{url} does not answer ({type(error).__name__})"
-    raise NotFound(reason)
+    raise NotFound(
+        reason,
+        hint="name the process by HEALTH_PORT or AGENT2389_API; "
+        'for a mesh that runs here: eval "$(agent2389 up --print-env)"',
+    )
 
 
 async def database(action: str, *, as_json: bool) -> None:

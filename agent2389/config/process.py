@@ -20,6 +20,7 @@ from agent2389.config.model import (
 from agent2389.errors import ConfigurationError
 
 OPS_PORT = 2389
+AGENT_PORT = 8080
 DEFAULT_DATA = Path(".agent2389")
 
 

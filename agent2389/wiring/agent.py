@@ -21,6 +21,7 @@ from agent2389.agent.task import TaskRun
 from agent2389.agent.worker import Worker
 from agent2389.broker.reach import echo
 from agent2389.config.model import AgentConfiguration, ApprovalsSection
+from agent2389.config.process import AGENT_PORT
 from agent2389.config.profiles import load_profiles
 from agent2389.errors import ConfigurationError, RunFailed, Unreachable
 from agent2389.insight import commands
@@ -54,7 +55,6 @@ from agent2389.wiring.servers import (
 )
 from agent2389.wiring.transcripts import transcript_sink
 
-DEFAULT_PORT = 8080
 SELF_TEST_SECONDS = 5.0
 FIRST_CONNECT_SECONDS = 3.0
 EXECUTE_SECONDS = 300.0
@@ -125,7 +125,7 @@ async def _work(
             http_server(
                 _application(configuration, incarnation, process, health, metrics, opened),
                 configuration.health,
-                DEFAULT_PORT,
+                AGENT_PORT,
             )
         )
         log.info("agent starts", incarnation=incarnation, port=port, version=__version__)

@@ -131,6 +131,22 @@ def test_a_folder_without_agents_is_started_with_a_warning(place: Path) -> None:
     assert "warning: none has no agent files" in told
 
 
+def test_healthcheck_asks_the_mesh_that_the_shell_joined(mesh: Mesh, tmp_path: Path) -> None:
+    environ = clean_environ()
+    for verb, named in (
+        (("healthcheck",), {"AGENT2389_API": mesh.exported["AGENT2389_API"]}),
+        (("--api", mesh.exported["AGENT2389_API"], "healthcheck", "--path", "/ready"), {}),
+    ):
+        done = subprocess.run(command(*verb), env={**environ, **named}, check=False, capture_output=True)
+        assert done.returncode == 0, done.stderr
+    port = str(free_port())
+    own = run("healthcheck", cwd=tmp_path, HEALTH_PORT=port, AGENT2389_API=mesh.exported["AGENT2389_API"])
+    assert own.returncode == 5
+    assert f":{port}/live" in own.stderr
+    assert "hint: " in own.stderr
+    assert "AGENT2389_API" in own.stderr
+
+
 def test_an_interrupted_wait_says_that_the_job_goes_on(mesh: Mesh) -> None:
     process = subprocess.Popen(
         command("submit", "x", "--capability", "nobody-has-it", "--wait"),
