@@ -36,7 +36,13 @@ class WaitTimedOut(Agent2389Error):
 
 
 def job_path(job: str, tail: str = "") -> str:
-    """The address of a job or of something of it."""
+    """The address of a job or of something of it. Raises ``InputRefused`` without an id."""
+    if not job.strip():
+        raise InputRefused(
+            "invalid",
+            "the job id is empty",
+            hint="give an id, its beginning or @last; agent2389 job list shows them",
+        )
     return f"/api/v1/jobs/{quote(job, safe='@')}{tail}"
 
 
@@ -61,8 +67,8 @@ async def submit(
     """Submit a job, and with ``wait`` follow it to its end."""
     instruction = instruction_of(text, tool, read_option("--tool-params", tool_params))
     document: dict[str, Any] = {"instruction": instruction}
-    names = [name.strip() for name in (route or "").split(",") if name.strip()]
-    if names:
+    if route is not None:
+        names = _names_of(route)
         capability = capability or names.pop(0)
         document["next"] = names or None
         document["routing"] = {"strategy": "fixed"}

@@ -170,6 +170,22 @@ def test_an_interrupted_wait_says_that_the_job_goes_on(mesh: Mesh) -> None:
     mesh.run("job", "cancel", job)
 
 
+@pytest.mark.parametrize("route", [",", "writing,,editing"])
+def test_a_route_with_empty_names_is_refused(mesh: Mesh, route: str) -> None:
+    done = mesh.run("submit", "x", "--route", route, check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "--route" in done.stderr
+
+
+@pytest.mark.parametrize("verb", [("job", "show"), ("watch",)])
+def test_an_empty_job_id_is_refused_with_the_way_to_find_one(mesh: Mesh, verb: tuple[str, ...]) -> None:
+    for job in ("", " "):
+        done = mesh.run(*verb, job, check=False)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert "the job id is empty" in done.stderr
+        assert "agent2389 job list" in done.stderr
+
+
 @pytest.mark.parametrize("topic", ["a/#", "a/+/b"])
 def test_a_topic_with_wildcards_is_wrong_input(mesh: Mesh, topic: str) -> None:
     done = mesh.run("publish", topic, "x", check=False)
