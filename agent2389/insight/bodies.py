@@ -1,14 +1,14 @@
 """The bytes of a request's body, whatever coding its sender put on them."""
 
 import zlib
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
 from agent2389.errors import InputRefused
 from agent2389.wire.receipts import Code
 
-SERVED_UNDECODED: Final = {"auto_decompress": False}
+SERVED_UNDECODED: Final[dict[str, Any]] = {"auto_decompress": False}
 """How every application of ours is served: aiohttp would decode before anybody asked for the token,
 and fail with a trace instead of a problem."""
 
