@@ -1,19 +1,23 @@
 """An agent's own small HTTP face: what it is, how it stands, its logs, its lifecycle."""
 
-import hmac
 import os
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from agent2389 import __version__
 from agent2389.agent.worker import Worker
 from agent2389.config.model import AgentConfiguration
-from agent2389.errors import Agent2389Error, InputRefused, NotAllowed
+from agent2389.errors import Agent2389Error, Conflict, InputRefused
 from agent2389.insight.bodies import body_bytes
 from agent2389.insight.commands import OF_THE_AGENT
+from agent2389.insight.probes import PROBES
+from agent2389.insight.problems import Handler, problems, status_of
+from agent2389.insight.tokens import bearer_of, is_token, unauthorized
 from agent2389.ledger.states import AgentState
 from agent2389.telemetry.logs import recent_lines
 from agent2389.wire.limits import read_json
@@ -51,8 +55,7 @@ def add_face(app: web.Application, face: AgentFace) -> None:
         worker = face.worker()
         return worker.state if worker else AgentState.STARTING
 
-    async def info(request: web.Request) -> web.Response:
-        _check_token(request, face.token)
+    async def info(_: web.Request) -> web.Response:
         return web.json_response(
             {
                 "id": agent.id,
@@ -67,8 +70,7 @@ def add_face(app: web.Application, face: AgentFace) -> None:
             }
         )
 
-    async def status(request: web.Request) -> web.Response:
-        _check_token(request, face.token)
+    async def status(_: web.Request) -> web.Response:
         worker = face.worker()
         tasks = list(worker.task_ids) if worker else []
         return web.json_response(
@@ -81,33 +83,30 @@ def add_face(app: web.Application, face: AgentFace) -> None:
         )
 
     async def logs(request: web.Request) -> web.Response:
-        _check_token(request, face.token)
         text = request.query.get("lines", "100")
         if not text.isdigit() or not 0 < int(text[:9]) <= MAX_LOG_LINES:
             raise InputRefused(Code.INVALID, f"lines must be between 1 and {MAX_LOG_LINES}")
         return web.json_response({"lines": recent_lines(int(text))})
 
     async def execute(request: web.Request) -> web.Response:
-        _check_token(request, face.token)
         if state() is not AgentState.RUNNING:
-            return web.json_response({"error": f"the agent is {state()}"}, status=409)
+            raise Conflict(f"the agent is {state()}")
         document = read_json(await body_bytes(request))
         if not isinstance(document, dict) or not isinstance(document.get("parameters"), dict):
             raise InputRefused(Code.INVALID, 'send {"parameters": {…}}')
         payload = await face.execute(document["parameters"])
         if payload is None:
-            return web.json_response({"error": "no result in time"}, status=504)
+            raise web.HTTPGatewayTimeout(text="no result in time")
         return web.Response(body=payload, content_type="application/json")
 
     async def action(request: web.Request) -> web.Response:
-        _check_token(request, face.token)
         document = read_json(await body_bytes(request))
         worker = face.worker()
         wanted = document.get("action") if isinstance(document, dict) else None
         if wanted not in ("pause", "resume", "stop", "restart"):
             raise InputRefused(Code.INVALID, "action must be pause, resume, stop or restart")
         if worker is None or (wanted in OF_THE_AGENT and worker.state not in _ANSWERING):
-            return web.json_response({"error": f"the agent is {state()}"}, status=409)
+            raise Conflict(f"the agent is {state()}")
         match wanted:
             case "pause":
                 await face.keep(wanted)
@@ -121,7 +120,7 @@ def add_face(app: web.Application, face: AgentFace) -> None:
                 face.restart()
         return web.json_response({"ok": True, "action": wanted, "status": state().value})
 
-    app.middlewares.append(_errors)
+    app.middlewares.extend([problems(_status_of), _guard(face.token)])
     app.router.add_get("/info", info)
     app.router.add_get("/status", status)
     app.router.add_get("/logs", logs)
@@ -129,21 +128,19 @@ def add_face(app: web.Application, face: AgentFace) -> None:
     app.router.add_post("/action", action)
 
 
-def _check_token(request: web.Request, token: str | None) -> None:
-    given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-    if token is not None and not hmac.compare_digest(given.encode(), token.encode()):
-        raise NotAllowed("a bearer token is required (AGENT2389_TOKEN)")
+def _guard(token: str | None) -> Middleware:
+    """A middleware: with a ``token`` everything but the probes needs it."""
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if token is None or request.path in PROBES or is_token(bearer_of(request), token):
+            return await handler(request)
+        return unauthorized(request)
+
+    return check
 
 
-@web.middleware
-async def _errors(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except NotAllowed as error:
-        return web.json_response({"error": str(error)}, status=401)
-    except InputRefused as error:
-        return web.json_response({"error": str(error), "code": error.code}, status=400)
-    except Agent2389Error as error:
-        return web.json_response({"error": str(error)}, status=503)
+def _status_of(error: Agent2389Error) -> tuple[int, str]:
+    """As everywhere, but the managers of such agents know 400 only for what is wrong in a request."""
+    status, code = status_of(error)
+    return (400 if status == HTTPStatus.UNPROCESSABLE_ENTITY else status), code

@@ -10,11 +10,11 @@ from agent2389.errors import Unreachable
 from agent2389.insight import fleet
 from agent2389.insight.health import Health
 from agent2389.insight.probes import Extra, add_probes
+from agent2389.insight.problems import Handler, problems
 from agent2389.ops import routes_blobs, routes_fleet, routes_jobs, routes_people, routes_router, routes_work
 from agent2389.ops.access import bearer
 from agent2389.ops.dependencies import DEPENDENCIES, Dependencies
 from agent2389.ops.openapi import add_documentation
-from agent2389.ops.problems import Handler, problems
 
 MAX_BLOB_BYTES = 32 * 1024 * 1024
 FLEET_SECONDS = 1.0
@@ -35,7 +35,7 @@ def build_app(dependencies: Dependencies) -> web.Application:
         return response
 
     guard: Any = bearer(dependencies.token, dependencies.manager_token, required=dependencies.token_required)
-    app = web.Application(middlewares=[problems, count, guard], client_max_size=MAX_BLOB_BYTES + 1024)
+    app = web.Application(middlewares=[problems(), count, guard], client_max_size=MAX_BLOB_BYTES + 1024)
     app[DEPENDENCIES] = dependencies
 
     async def summary() -> dict[str, Any]:

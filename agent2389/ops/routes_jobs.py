@@ -11,11 +11,11 @@ from agent2389.errors import InputRefused
 from agent2389.insight.bodies import body_bytes
 from agent2389.insight.commands import version_of
 from agent2389.insight.jobs import resolve, trace_of, wait_for_end
+from agent2389.insight.problems import REQUEST_ID, problem
 from agent2389.insight.questions import questions
 from agent2389.ledger.port import Ledger
 from agent2389.ledger.states import JOB_ENDED, JobState
 from agent2389.ops.dependencies import DEPENDENCIES
-from agent2389.ops.problems import REQUEST_ID, problem
 from agent2389.ops.requests import Cancel, actor_of, body_of
 from agent2389.wire.limits import MAX_MESSAGE_BYTES, check_size
 from agent2389.wire.names import derived_uuid

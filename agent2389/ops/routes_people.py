@@ -6,9 +6,9 @@ from aiohttp import web
 from agent2389.errors import Conflict, InputRefused, NotFound
 from agent2389.insight import commands
 from agent2389.insight.jobs import resolve
+from agent2389.insight.problems import PreconditionFailed
 from agent2389.ledger.records import Submitted, Written
 from agent2389.ops.dependencies import DEPENDENCIES
-from agent2389.ops.problems import PreconditionFailed
 from agent2389.ops.requests import (
     DECISIONS,
     Assign,

@@ -48,3 +48,54 @@ async def test_an_agent_that_leaves_is_neither_paused_nor_resumed(agent: Face) -
 async def test_stop_drains(agent: Face) -> None:
     assert (await agent.act("stop"))[0] == 200
     await until(lambda: agent.worker.state is AgentState.STOPPED)
+
+
+REFUSED = {
+    "no JSON": ("/action", b"{", 400, "malformed"),
+    "an action that is none": ("/action", b'{"action": "dance"}', 400, "invalid"),
+    "no parameters": ("/execute", b"{}", 400, "invalid"),
+    "a coding that is none": ("/execute", b"{}", 400, "malformed"),
+    "no such path": ("/nowhere", b"{}", 404, "not_found"),
+    "no such method": ("/info", b"{}", 405, "method_not_allowed"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_every_error_is_a_problem(agent: Face, name: str) -> None:
+    path, body, status, code = REFUSED[name]
+    coding = {"Content-Encoding": "gzip"} if "coding" in name else {}
+    response = await agent.client.post(path, data=body, headers=coding)
+    assert (response.status, response.content_type) == (status, "application/problem+json")
+    problem = await response.json(content_type=None)
+    assert (problem["status"], problem["code"]) == (status, code)
+    assert response.headers["X-Request-Id"] == problem["request_id"]
+
+
+async def test_a_paused_agent_says_in_a_problem_why_it_executes_nothing(agent: Face) -> None:
+    await agent.act("pause")
+    response = await agent.client.post("/execute", json={"parameters": {}})
+    problem = await response.json(content_type=None)
+    assert (response.status, problem["code"], problem["detail"]) == (409, "conflict", "the agent is paused")
+
+
+async def test_a_result_that_does_not_come_in_time_is_a_problem(
+    agent: Face, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent2389.wiring.agent.EXECUTE_SECONDS", 0.0)
+    response = await agent.client.post("/execute", json={"parameters": {}})
+    problem = await response.json(content_type=None)
+    assert (response.status, problem["code"]) == (504, "gateway_timeout")
+    assert problem["detail"] == "no result in time"
+
+
+async def test_with_a_token_only_the_probes_are_open(tmp_path: Path) -> None:
+    async with running_face(tmp_path, health={"token": "of-the-agent"}) as agent:
+        for given, told in (({}, "required"), ({"Authorization": "Bearer other"}, "wrong")):
+            response = await agent.client.get("/info", headers=given)
+            problem = await response.json(content_type=None)
+            assert (response.status, problem["code"]) == (401, "unauthorized")
+            assert told in problem["detail"]
+            assert response.headers["WWW-Authenticate"].startswith("Bearer")
+        assert (await agent.client.get("/health")).status == 200
+        own = {"Authorization": "Bearer of-the-agent"}
+        assert (await agent.client.get("/info", headers=own)).status == 200

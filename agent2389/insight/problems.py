@@ -6,11 +6,14 @@ from http import HTTPStatus
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from agent2389.errors import Agent2389Error, Conflict, InputRefused, NotAllowed, NotFound, Unreachable
 from agent2389.wire.receipts import Code
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+StatusOf = Callable[[Agent2389Error], tuple[int, str]]
+"""HTTP status and code of an error."""
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 _MALFORMED = {Code.MALFORMED, Code.DUPLICATE_KEY, Code.TOO_DEEP}
 
@@ -77,26 +80,35 @@ def _told(error: web.HTTPException) -> str:
     return (error.reason or "") if text.startswith(f"{error.status}:") else text
 
 
-@web.middleware
-async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns every error into a problem and gives each answer its request id."""
-    request_id = request[REQUEST_ID] = str(uuid.uuid4())
-    try:
-        response = await handler(request)
-    except Agent2389Error as error:
-        status, code = status_of(error)
-        detail = f"{error} ({error.hint})" if error.hint else str(error)
-        headers = {"Retry-After": "2"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
-        response = problem(status, code, detail, request_id, headers=headers)
-    except web.HTTPException as error:
-        if error.status < HTTPStatus.BAD_REQUEST:
-            raise
-        code = _code_of(error.status)
-        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-        response = problem(error.status, code, _told(error), request_id, headers=headers)
-    except Exception:
-        log.exception("request failed unexpectedly", path=request.path)
-        response = problem(500, "internal_error", "the service failed", request_id)
-    if not response.prepared:
-        response.headers["X-Request-Id"] = request_id
-    return response
+def problems(status_of: StatusOf = status_of) -> Middleware:
+    """A middleware that turns every error into a problem and gives each answer its request id."""
+
+    @web.middleware
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        request_id = request[REQUEST_ID] = str(uuid.uuid4())
+        try:
+            response = await handler(request)
+        except Agent2389Error as error:
+            response = _of_ours(error, status_of, request_id)
+        except web.HTTPException as error:
+            if error.status < HTTPStatus.BAD_REQUEST:
+                raise
+            headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+            response = problem(
+                error.status, _code_of(error.status), _told(error), request_id, headers=headers
+            )
+        except Exception:
+            log.exception("request failed unexpectedly", path=request.path)
+            response = problem(500, "internal_error", "the service failed", request_id)
+        if not response.prepared:
+            response.headers["X-Request-Id"] = request_id
+        return response
+
+    return answer
+
+
+def _of_ours(error: Agent2389Error, status_of: StatusOf, request_id: str) -> web.Response:
+    status, code = status_of(error)
+    detail = f"{error} ({error.hint})" if error.hint else str(error)
+    headers = {"Retry-After": "2"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    return problem(status, code, detail, request_id, headers=headers)
