@@ -13,6 +13,7 @@ from agent2389.agent.task import TaskRun
 from agent2389.broker.port import Connection, Delivery
 from agent2389.errors import Agent2389Error, Unreachable
 from agent2389.ledger.fleet import AgentRecord, Beat, BeatReply
+from agent2389.ledger.patience import until_reachable
 from agent2389.ledger.port import Ledger
 from agent2389.ledger.records import Change, Claim, Effects
 from agent2389.ledger.states import AgentState
@@ -112,7 +113,8 @@ class Worker:
 
         A side task that dies stops the process loudly (its exception leaves this method).
         """
-        await self._register()
+        if not await self._registered():
+            return
         self._set_state(AgentState.RUNNING)
         await self._subscribe()
         self._connection.on_connected(self._say_available)
@@ -157,6 +159,20 @@ class Worker:
     def _set_state(self, state: AgentState) -> None:
         self.state = state
         self._announcer.state = state
+
+    async def _registered(self) -> bool:
+        """Register as soon as the ledger is there; false when told to leave before."""
+        registering = asyncio.create_task(until_reachable(self._register, "register"))
+        leaving = asyncio.create_task(self._drain_asked.wait())
+        try:
+            await asyncio.wait({registering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if registering.done():
+                await registering
+                return True
+            return False
+        finally:
+            registering.cancel()
+            leaving.cancel()
 
     async def _register(self) -> None:
         record = AgentRecord(

@@ -13,6 +13,7 @@ from agent2389.errors import Agent2389Error, Unreachable
 from agent2389.insight.health import Health
 from agent2389.insight.probes import add_probes
 from agent2389.ledger.fleet import AgentRecord, Beat
+from agent2389.ledger.patience import until_reachable
 from agent2389.ledger.port import Ledger
 from agent2389.ledger.records import Submitted
 from agent2389.ledger.states import AgentState
@@ -117,17 +118,7 @@ async def _serve(configuration: ProcessConfiguration) -> None:
             # HTTP works without a broker; connections come back by themselves.
             await connection.wait_connected(FIRST_CONNECT_SECONDS)
             await check_mesh(connection, ledger)
-        await ledger.register(
-            AgentRecord(
-                agent_id="ops",
-                incarnation=incarnation,
-                capabilities=(),
-                role="ops",
-                slots=0,
-                version=__version__,
-            )
-        )
-        await _beat(ledger, incarnation)
+        await until_reachable(lambda: _register(ledger, incarnation), "register")
         reconciler = Reconciler(ledger, connection, dispatcher)
         await _keep_announced(connection, ledger, reconciler)
         await intake.serve_pools()
@@ -192,6 +183,20 @@ async def _keep_announced(connection: Connection, ledger: Ledger, reconciler: Re
     connection.on_connected(announce)
     if connection.state.connected:
         await announce()
+
+
+async def _register(ledger: Ledger, incarnation: str) -> None:
+    await ledger.register(
+        AgentRecord(
+            agent_id="ops",
+            incarnation=incarnation,
+            capabilities=(),
+            role="ops",
+            slots=0,
+            version=__version__,
+        )
+    )
+    await _beat(ledger, incarnation)
 
 
 async def _beats(ledger: Ledger, incarnation: str) -> None:
