@@ -162,7 +162,7 @@ class Worker:
 
     async def _registered(self) -> bool:
         """Register as soon as the ledger is there; false when told to leave before."""
-        registering = asyncio.create_task(until_reachable(self._register, "register"))
+        registering = asyncio.create_task(until_reachable(self._register))
         leaving = asyncio.create_task(self._drain_asked.wait())
         try:
             await asyncio.wait({registering, leaving}, return_when=asyncio.FIRST_COMPLETED)

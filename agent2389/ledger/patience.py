@@ -15,13 +15,19 @@ Answer = TypeVar("Answer")
 log = structlog.get_logger(__name__)
 
 
-async def until_reachable(ask: Callable[[], Awaitable[Answer]], what: str) -> Answer:
-    """The answer of ``ask``, which is asked again with growing pauses while it raises ``Unreachable``."""
+async def until_reachable(
+    ask: Callable[[], Awaitable[Answer]], tell: Callable[[str], None] = lambda _: None
+) -> Answer:
+    """The answer of ``ask``, which is asked again with growing pauses while it raises ``Unreachable``.
+
+    ``tell`` hears each time why it takes so long.
+    """
     pause = FIRST_PAUSE_SECONDS
     while True:
         try:
             return await ask()
         except Unreachable as error:
-            log.warning("ledger not reachable, trying again", what=what, reason=str(error))
+            tell(str(error))
+            log.warning("ledger not reachable, trying again", reason=str(error))
         await asyncio.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE_SECONDS)

@@ -118,7 +118,7 @@ async def _serve(configuration: ProcessConfiguration) -> None:
             # HTTP works without a broker; connections come back by themselves.
             await connection.wait_connected(FIRST_CONNECT_SECONDS)
             await check_mesh(connection, ledger)
-        await until_reachable(lambda: _register(ledger, incarnation), "register")
+        await until_reachable(lambda: _register(ledger, incarnation))
         reconciler = Reconciler(ledger, connection, dispatcher)
         await _keep_announced(connection, ledger, reconciler)
         await intake.serve_pools()

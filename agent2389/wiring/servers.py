@@ -5,7 +5,6 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable
 
-import structlog
 from aiohttp import web
 
 from agent2389 import __version__
@@ -13,9 +12,10 @@ from agent2389.broker.address import BrokerAddress, is_loopback, parse_broker_ur
 from agent2389.broker.mqtt import MqttBroker
 from agent2389.broker.port import Connection, Delivery, Message
 from agent2389.config.model import HealthSection, LedgerSection, MqttSection
-from agent2389.errors import ConfigurationError, Conflict, Unreachable
+from agent2389.errors import ConfigurationError, Conflict
 from agent2389.insight.bodies import SERVED_UNDECODED
 from agent2389.insight.health import Degraded, Health
+from agent2389.ledger.patience import until_reachable
 from agent2389.ledger.port import Ledger
 from agent2389.ledger.postgres import PostgresLedger
 from agent2389.telemetry import children
@@ -25,11 +25,8 @@ from agent2389.upkeep.chores import INTERVALS
 from agent2389.wire.mesh import Mesh, encode, read_mesh
 from agent2389.wire.topics import MeshTopics
 
-SLOWEST_RETRY = 5.0
 MESH_SECONDS = 0.3
 """How long a retained message may take after its subscription was granted."""
-
-log = structlog.get_logger(__name__)
 
 
 async def open_ledger(
@@ -50,18 +47,11 @@ async def open_ledger(
         )
     dsn = section.database_url.get_secret_value()
     register_secret(dsn)
-    pause = 0.2
-    while True:
-        try:
-            ledger = await PostgresLedger.open(dsn, role=role, lease_seconds=lease_seconds)
-        except Unreachable as error:
-            tell(str(error))
-            log.warning("ledger not reachable, trying again", reason=str(error))
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, SLOWEST_RETRY)
-            continue
-        ledger.expect_chores(INTERVALS)
-        return ledger
+    ledger = await until_reachable(
+        lambda: PostgresLedger.open(dsn, role=role, lease_seconds=lease_seconds), tell
+    )
+    ledger.expect_chores(INTERVALS)
+    return ledger
 
 
 def open_broker(section: MqttSection, *, production: bool = False) -> MqttBroker:

@@ -1,12 +1,14 @@
 """Every ledger under one suite."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
 from agent2389.upkeep.chores import INTERVALS
 from tests.support.postgres import Databases
 from tests.support.stepped import SteppedLedger, SteppedMemory, SteppedPostgres
+from tests.support.twins import PostgresSide, Twins
 
 SHORT_LEASE = 0.4
 
@@ -46,3 +48,12 @@ async def hasty(open_ledger: OpenLedger) -> AsyncIterator[SteppedLedger]:
     opened = await open_ledger(SHORT_LEASE)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+def both(databases: Databases) -> Iterator[Twins]:
+    """Memory and Postgres side by side: every answer and every table is compared."""
+    with asyncio.Runner() as runner:
+        side = runner.run(PostgresSide.steered(databases))
+        yield Twins(side)
+        runner.run(side.close())

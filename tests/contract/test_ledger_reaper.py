@@ -1,31 +1,20 @@
 """What the reaper takes from whom: on both ledgers under one steered clock, and in a race."""
 
 import asyncio
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import asyncpg
-import pytest
 
 from agent2389.ledger.fleet import Beat
 from agent2389.ledger.postgres import PostgresLedger
 from agent2389.ledger.states import AgentState
 from tests.support.jobs import claim_one, join, new_job
 from tests.support.postgres import Databases
-from tests.support.twins import PostgresSide, Twins
+from tests.support.twins import Twins
 from tests.support.waiting import until
 
 WHO = "r1-incarnation"
-
-
-@pytest.fixture
-def both(databases: Databases) -> Iterator[Twins]:
-    """Memory and Postgres side by side: every answer and every table is compared."""
-    with asyncio.Runner() as runner:
-        side = runner.run(PostgresSide.steered(databases))
-        yield Twins(side)
-        runner.run(side.close())
 
 
 def ready(twins: Twins, **job: Any) -> str:

@@ -1,31 +1,17 @@
 """What retention leaves of a job: on both ledgers under one steered clock."""
 
-import asyncio
-from collections.abc import Iterator
 from datetime import timedelta
-
-import pytest
 
 from agent2389.ledger.journal import Amounts, EffectEnd, EffectStart, OwnLimits
 from agent2389.ledger.records import Budget
 from tests.support.jobs import finish, join, new_job
-from tests.support.postgres import Databases
-from tests.support.twins import PostgresSide, Twins
+from tests.support.twins import Twins
 
 WHO = "r1-incarnation"
 CALL = EffectStart(
     step=0, call=0, kind="model", name="m", repeat="pure", request_hash="h", reserve=Amounts(cost_usd=0.5)
 )
 LIMITS = OwnLimits(task=Budget(cost_usd=1.0))
-
-
-@pytest.fixture
-def both(databases: Databases) -> Iterator[Twins]:
-    """Memory and Postgres side by side: every answer and every table is compared."""
-    with asyncio.Runner() as runner:
-        side = runner.run(PostgresSide.steered(databases))
-        yield Twins(side)
-        runner.run(side.close())
 
 
 def test_an_id_that_comes_again_after_its_tombstone_has_its_whole_budget(both: Twins) -> None:
